@@ -1,0 +1,171 @@
+"""What every model is and what it returns: Model3D, GenerationResult, ModelCapabilities."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dream_cad.mesh.data import MeshData
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageInput = "Image | NDArray[Any] | str | Path | bytes"
+ProgressCallback = Callable[[float, str], None]
+"""Called with (fraction in [0, 1], stage name); may raise GenerationCancelledError to stop."""
+
+
+def ignore_progress(fraction: float, stage: str) -> None:
+    """Progress callback that does nothing."""
+
+
+@dataclass(frozen=True)
+class ModelCapabilities:
+    """What a model needs and can do. Memory in GB (10^9 bytes) of GPU memory."""
+
+    min_vram_gb: float
+    recommended_vram_gb: float
+    supports_text_to_3d: bool = True
+    supports_image_to_3d: bool = True
+    supports_multi_view: bool = False
+    output_formats: list[str] = field(default_factory=lambda: ["obj", "ply", "stl", "glb"])
+    has_pbr_materials: bool = False
+    has_uv_unwrapping: bool = False
+    typical_generation_time: str = "unknown"
+    max_resolution: int = 256
+    license_type: str = "unknown"
+
+
+@dataclass
+class GenerationResult:
+    """A generated mesh and how it was made.
+
+    Attributes:
+        vertices: (V, 3) float32, glTF frame, centred unit bounding cube.
+        faces: (F, 3) int32, counter-clockwise seen from outside.
+        vertex_colors: (V, 3) uint8 sRGB, or None.
+        uv_coords: (V, 2) float32, v up, or None.
+        texture: (H, W, 3) uint8 sRGB, or None.
+        materials: material maps and factors, see ``MeshData``, or None.
+        metadata: the receipt: seed, options, checkpoint, weights hash, versions, device, input
+            SHA-256, and with DREAM_CAD_PROFILE the seconds of each stage.
+        generation_time: seconds from call to result.
+        model_name: the model that made it.
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    vertex_colors: NDArray[np.uint8] | None = None
+    uv_coords: NDArray[np.float32] | None = None
+    texture: NDArray[np.uint8] | None = None
+    materials: dict[str, Any] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    generation_time: float = 0.0
+    model_name: str = ""
+
+    def to_mesh(self) -> MeshData:
+        """Return the mesh record that dream_cad.mesh works on (arrays are shared, not copied)."""
+        return MeshData(
+            vertices=self.vertices,
+            faces=self.faces,
+            vertex_colors=self.vertex_colors,
+            uv_coords=self.uv_coords,
+            texture=self.texture,
+            materials=self.materials,
+            extras=self.metadata,
+        )
+
+    def save(self, path: str | Path, format: str | None = None) -> str:
+        """Write the mesh; the format is inferred from the path's suffix unless given.
+
+        Returns:
+            The path of the file written.
+
+        Raises:
+            FileFormatError: the format is not one of obj, ply, stl, glb.
+            StorageError: the file could not be written (disk full, no permission).
+        """
+        from dream_cad.mesh.export import export_mesh
+
+        return str(export_mesh(self.to_mesh(), Path(path), format))
+
+    def preview(self, views: int = 4, size: int = 384) -> Image:
+        """Render a turntable sheet of ``views`` pictures, ``size`` pixels high each."""
+        from PIL import Image as PilImage
+
+        from dream_cad.mesh.render import render_turntable
+
+        return PilImage.fromarray(render_turntable(self.to_mesh(), views=views, size=size))
+
+
+class Model3D(ABC):
+    """A model that turns text or an image into a mesh.
+
+    Subclasses load their weights in ``load_model`` and drop them in ``unload_model``; both may
+    be left as they are by models without weights. Usable as a context manager: the memory is
+    freed on leaving it.
+
+    Args:
+        name: the registered name.
+        **kwargs: model-specific options, kept in ``self.config``.
+    """
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        self._name = name
+        self._is_loaded = False
+        self.config: dict[str, Any] = kwargs
+
+    @property
+    def name(self) -> str:
+        """Model identifier."""
+        return self._name
+
+    @property
+    def capabilities(self) -> ModelCapabilities:
+        """Requirements and abilities, as registered."""
+        from dream_cad.models.registry import ModelRegistry
+
+        return ModelRegistry().require_capabilities(self._name)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._is_loaded
+
+    @abstractmethod
+    def generate_from_text(self, prompt: str, **kwargs: Any) -> GenerationResult:
+        """Generate a mesh from a text prompt."""
+
+    @abstractmethod
+    def generate_from_image(self, image: Any, **kwargs: Any) -> GenerationResult:
+        """Generate a mesh from a PIL image, an array, or a path."""
+
+    def save(self, result: GenerationResult, path: str | Path, format: str | None = None) -> str:
+        """Write ``result``; see GenerationResult.save."""
+        return result.save(path, format)
+
+    def load_model(self) -> None:
+        """Load the weights into memory; called automatically by the first generation."""
+        self._is_loaded = True
+
+    def unload_model(self) -> None:
+        """Drop the weights and give the memory back."""
+        self._is_loaded = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.unload_model()
