@@ -1,0 +1,1 @@
+"""Meshes: clean-up, simplification, UV atlas, baking, rendering and files."""
