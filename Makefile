@@ -1,0 +1,49 @@
+# Every target does its whole set-up (a venv, pip) and is safe to repeat.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := serve,train,dev
+# A shim can exist for a Python that does not (pyenv), so each candidate is run, not just found.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+	>/dev/null 2>&1 && echo $$p && break; done)
+STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
+
+help:
+	@echo "make setup | demo | test | check | bench | clean"
+
+setup: $(STAMP)
+
+$(STAMP):
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv $(VENV); }
+	@echo "installing dependencies (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 \
+		--editable ".[$(EXTRAS)]" --constraint constraints.txt
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m deployments.demo
+
+check: setup
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-timings >$(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
+	@echo "ruff, mypy and the import layers are clean"
+
+test: check
+	@$(BIN)/python -m pytest
+
+bench: setup
+	@for script in benchmarks/[a-z]*.py; do \
+		name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
