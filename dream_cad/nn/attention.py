@@ -77,7 +77,8 @@ class GEGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., dim) to (..., inner)."""
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        out: Tensor = value * F.gelu(gate)
+        return out
 
 
 class FeedForward(nn.Module):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,10 @@ class Transformer1D(nn.Module):
         )
         self.proj_out = nn.Linear(inner, in_channels)
 
+    @property
+    def _first_block(self) -> TransformerBlock:
+        return cast(TransformerBlock, self.transformer_blocks[0])
+
     def prefix(self, tokens: Tensor) -> Tensor:
         """Run what comes before the first cross-attention: it does not depend on the image.
 
@@ -98,8 +102,7 @@ class Transformer1D(nn.Module):
             (B, N, heads * dim_head), the hidden state after the first self-attention.
         """
         hidden = self.proj_in(self.norm(tokens).transpose(1, 2))
-        out: Tensor = self.transformer_blocks[0].attend_self(hidden)
-        return out
+        return self._first_block.attend_self(hidden)
 
     def forward(self, tokens: Tensor, context: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Map tokens (B, C, N) with context (B, M, X) to (B, C, N).
@@ -110,7 +113,7 @@ class Transformer1D(nn.Module):
             prefix: result of ``prefix(tokens)``, (1 or B, N, inner), when already known.
         """
         hidden = self.prefix(tokens) if prefix is None else prefix.expand(len(tokens), -1, -1)
-        hidden = self.transformer_blocks[0].attend_context(hidden, context)
+        hidden = self._first_block.attend_context(hidden, context)
         for block in self.transformer_blocks[1:]:
             hidden = block(hidden, context)
         out: Tensor = self.proj_out(hidden).transpose(1, 2) + tokens
@@ -133,8 +136,8 @@ class TriplaneUpsampler(nn.Module):
     def forward(self, planes: Tensor) -> Tensor:
         """Map planes (B, 3, C, p, p) to (B, 3, out_channels, s * p, s * p)."""
         batch = planes.shape[0]
-        out: Tensor = self.upsample(planes.flatten(0, 1))
-        return out.unflatten(0, (batch, 3))
+        upsampled: Tensor = self.upsample(planes.flatten(0, 1))
+        return upsampled.view(batch, 3, *upsampled.shape[1:])
 
 
 class NeRFMLP(nn.Module):
@@ -161,7 +164,11 @@ class NeRFMLP(nn.Module):
 
 
 class TripoSRNetwork(nn.Module):
-    """Image to scene code to density and colour at points."""
+    """Image to scene code to density and colour at points.
+
+    The encoder may run in half precision; scene codes and decoder stay float32, because
+    ``exp`` of the raw density overflows float16 and 41 k weights save no memory.
+    """
 
     def __init__(self, config: TripoSRConfig) -> None:
         super().__init__()
@@ -208,12 +215,11 @@ class TripoSRNetwork(nn.Module):
             points: (B, P, 3) in the model frame, inside [-radius, radius].
 
         Returns:
-            Raw density (B, P) float32, before ``exp(raw + density_bias)``, and colour (B, P, 3)
-            float32 in [0, 1].
+            Raw density (B, P), before ``exp(raw + density_bias)``, and colour (B, P, 3) in
+            [0, 1], in the dtype of ``planes``.
         """
-        dtype = self.decoder.layers[0].weight.dtype
         features = sample_triplane(planes, points / self.config.radius)
-        raw = self.decoder(features.to(dtype)).float()
+        raw: Tensor = self.decoder(features)
         return raw[..., 0], torch.sigmoid(raw[..., 1:])
 
     def forward(self, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,4 +249,5 @@ class TripoSRNetwork(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._prefix = None
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
