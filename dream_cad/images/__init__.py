@@ -1,0 +1,1 @@
+"""Pictures: safe loading, matting, cropping, and the text-to-image stage."""
