@@ -1,0 +1,1 @@
+"""Alembic migrations of the queue's database, applied when a JobStore opens it."""
