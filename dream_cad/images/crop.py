@@ -106,4 +106,5 @@ def _composite(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     scaled = pixels.astype(np.float32) / np.float32(255)
     alpha = scaled[..., 3:]
     blend = scaled[..., :3] * alpha + (1 - alpha) * np.float32(GREY)
-    return (blend * np.float32(255)).astype(np.uint8)
+    composite: NDArray[np.uint8] = (blend * np.float32(255)).astype(np.uint8)
+    return composite
