@@ -44,10 +44,12 @@ def interpolate_position_embeddings(
     if (height, width) == (grid, grid):
         return embeddings
     cls_entry, patches = embeddings[:, :1], embeddings[:, 1:]
-    image = patches.transpose(1, 2).reshape(1, -1, grid, grid)
+    # In float32 also for half-precision weights: the bicubic weights need more than 8 bits.
+    image = patches.transpose(1, 2).reshape(1, -1, grid, grid).float()
     if mode == "size":
         image = F.interpolate(image, size=(height, width), mode="bicubic", align_corners=False)
     else:
         scales = ((height + _SCALE_OFFSET) / grid, (width + _SCALE_OFFSET) / grid)
         image = F.interpolate(image, scale_factor=scales, mode="bicubic", align_corners=False)
-    return torch.cat((cls_entry, image.flatten(2).transpose(1, 2)), dim=1)
+    resampled = image.flatten(2).transpose(1, 2).to(embeddings.dtype)
+    return torch.cat((cls_entry, resampled), dim=1)

@@ -1,0 +1,203 @@
+"""Which checkpoints exist, where they lie and which one a model loads. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from dream_cad.checkpoints import nano_folder
+from dream_cad.exceptions import InvalidConfigError, ModelUnavailableError, StorageError
+from dream_cad.gpu import get_total_vram
+from dream_cad.settings import Settings, get_settings
+
+CheckpointKind = Literal["published", "nano", "folder"]
+
+_HASH_BLOCK = 2**22
+# Hashing less than this takes no time worth keeping a file for.
+_HASH_SIDECAR_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a published checkpoint; size in bytes and SHA-256 where known."""
+
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """A checkpoint on the Hugging Face Hub at a pinned revision."""
+
+    repo_id: str
+    revision: str
+    files: tuple[PublishedFile, ...]
+    license: str
+
+
+PUBLISHED: dict[str, PublishedCheckpoint] = {
+    "triposr": PublishedCheckpoint(
+        repo_id="stabilityai/TripoSR",
+        revision="c1cf7716aed5aa6c1c5e174657791ef0e1327bde",
+        files=(
+            PublishedFile("config.yaml"),
+            PublishedFile(
+                "model.ckpt",
+                sha256="429e2c6b22a0923967459de24d67f05962b235f79cde6b032aa7ed2ffcd970ee",
+            ),
+        ),
+        license="MIT",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine: where it comes from and its folder."""
+
+    kind: CheckpointKind
+    folder: Path
+
+
+def published_folders(name: str, settings: Settings | None = None) -> list[Path]:
+    """Return the folders in which a published checkpoint is looked for, in order.
+
+    The last one is where ``dream-cad pull`` puts it.
+    """
+    settings = settings or get_settings()
+    roots = [settings.model_path] if settings.model_path else []
+    return [root / name for root in (*roots, settings.cache_dir / "models")]
+
+
+def find_published(name: str, settings: Settings | None = None) -> Path | None:
+    """Return the folder that holds every published file of ``name``, or None."""
+    published = PUBLISHED.get(name)
+    if published is None:
+        return None
+    for folder in published_folders(name, settings):
+        if all((folder / file.name).is_file() for file in published.files):
+            return folder
+    return None
+
+
+def choose_checkpoint(
+    name: str, choice: str | Path, *, min_vram_gb: float, vram_gb: float | None = None
+) -> Checkpoint:
+    """Decide which checkpoint of a model to load.
+
+    Args:
+        name: model name.
+        choice: ``"auto"`` (the published one where a GPU with enough memory and the files are
+            present, else nano; ``DREAM_CAD_CHECKPOINT`` can fix it), ``"published"``, ``"nano"``
+            or a folder in the published layout. Only ``"auto"`` falls back.
+        min_vram_gb: GPU memory that the published checkpoint needs.
+        vram_gb: memory of the GPU to use in GB, 0 for a CPU; None asks the driver.
+
+    Raises:
+        InvalidConfigError: ``choice`` is none of these.
+        ModelUnavailableError: the checkpoint asked for is not on this machine.
+    """
+    if choice == "auto":
+        choice = get_settings().checkpoint
+    if choice == "auto":
+        return _choose_auto(name, min_vram_gb, vram_gb)
+    if choice == "nano":
+        return _nano(name)
+    if choice == "published":
+        return _published(name)
+    folder = Path(choice).expanduser()
+    if not folder.is_dir():
+        raise InvalidConfigError(
+            f"checkpoint is {str(choice)!r}; 'auto', 'published', 'nano' or an existing folder "
+            "was expected.",
+            details={"allowed": ["auto", "published", "nano"]},
+        )
+    return Checkpoint("folder", folder)
+
+
+def _choose_auto(name: str, min_vram_gb: float, vram_gb: float | None) -> Checkpoint:
+    vram = get_total_vram() if vram_gb is None else vram_gb
+    if vram >= min_vram_gb and find_published(name) is not None:
+        return _published(name)
+    if nano_folder(name) is not None:
+        return _nano(name)
+    raise ModelUnavailableError(
+        f"{name} has no checkpoint for this machine: there is no nano checkpoint, and the "
+        f"published one needs {min_vram_gb:g} GB of GPU memory ({vram:.1f} GB here) and its files.",
+        hint=f"Run 'dream-cad pull {name}' on a machine with a GPU, or name a folder.",
+    )
+
+
+def _nano(name: str) -> Checkpoint:
+    folder = nano_folder(name)
+    if folder is None:
+        raise ModelUnavailableError(
+            f"No nano checkpoint of {name} is part of this installation.",
+            hint="Train one with jobs/train_nano.py, or name a folder.",
+        )
+    return Checkpoint("nano", folder)
+
+
+def _published(name: str) -> Checkpoint:
+    folder = find_published(name)
+    if folder is None:
+        looked = ", ".join(str(path) for path in published_folders(name))
+        raise ModelUnavailableError(
+            f"The published checkpoint of {name} is not on this machine; looked in {looked}.",
+            hint=f"Run 'dream-cad pull {name}', or set DREAM_CAD_MODEL_PATH to the folder that "
+            f"holds {name}/.",
+        )
+    return Checkpoint("published", folder)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read in blocks.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_HASH_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    return digest.hexdigest()
+
+
+def weights_hash(path: Path) -> str:
+    """Return the SHA-256 of a weights file for receipts, computed once.
+
+    Kept in memory and, for large files in a writable folder, in ``<file>.sha256`` with the size
+    and modification time it belongs to. To verify a download use ``file_sha256``.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    return _cached_hash(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _cached_hash(path: Path, size: int, mtime_ns: int) -> str:
+    if size < _HASH_SIDECAR_BYTES:
+        return file_sha256(path)
+    sidecar = path.with_name(f"{path.name}.sha256")
+    stamp = f"{size} {mtime_ns}"
+    with contextlib.suppress(OSError, ValueError):
+        digest, _, known = sidecar.read_text(encoding="ascii").partition(" ")
+        if known == stamp and len(digest) == 64:
+            return digest
+    digest = file_sha256(path)
+    with contextlib.suppress(OSError):  # a read-only folder only costs the next process time
+        sidecar.write_text(f"{digest} {stamp}", encoding="ascii")
+    return digest
