@@ -1,0 +1,1 @@
+"""The models: their base class, the table of all of them, and the factory."""

@@ -16,6 +16,7 @@ from dream_cad.mesh.data import MeshData
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from pydantic import BaseModel
 
 ImageInput = "Image | NDArray[Any] | str | Path | bytes"
 ProgressCallback = Callable[[float, str], None]
@@ -138,6 +139,15 @@ class Model3D(ABC):
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
         return self._is_loaded
+
+    @classmethod
+    def options_model(cls) -> type[BaseModel] | None:
+        """Return the pydantic model of the generation options, the one place of their checks.
+
+        The library, the command line and the HTTP API validate through it. None, the default,
+        means that the model states none and any JSON value passes.
+        """
+        return None
 
     @abstractmethod
     def generate_from_text(self, prompt: str, **kwargs: Any) -> GenerationResult:

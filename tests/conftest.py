@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dream_cad.models import registry
+from dream_cad.settings import Settings, get_settings, reload_settings
+
+SetSettings = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def clean_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No DREAM_CAD_* of the developer's shell reaches a test; outputs go to its own folder."""
+    for name in [name for name in os.environ if name.startswith("DREAM_CAD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DREAM_CAD_OUTPUT_DIR", str(tmp_path / "outputs"))
+    monkeypatch.setenv("DREAM_CAD_CACHE_DIR", str(tmp_path / "cache"))
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def set_settings(monkeypatch: pytest.MonkeyPatch) -> SetSettings:
+    """Set DREAM_CAD_<KEY> for each keyword and read the settings again."""
+
+    def apply(**values: object) -> Settings:
+        for name, value in values.items():
+            monkeypatch.setenv(f"DREAM_CAD_{name.upper()}", str(value))
+        return reload_settings()
+
+    return apply
+
+
+@pytest.fixture
+def clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of its own, with the built-in models alone; the process's table comes back after."""
+    monkeypatch.setattr(registry, "_table", registry.Table())
