@@ -44,3 +44,11 @@ def set_settings(monkeypatch: pytest.MonkeyPatch) -> SetSettings:
 def clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of its own, with the built-in models alone; the process's table comes back after."""
     monkeypatch.setattr(registry, "_table", registry.Table())
+
+
+@pytest.fixture(scope="session")
+def tiny_text_to_image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers text-to-image folder with random weights; shared, so do not change it."""
+    from tests.tiny_pipeline import save_tiny_pipeline  # only here: it imports torch
+
+    return save_tiny_pipeline(tmp_path_factory.mktemp("pipelines") / "tiny")

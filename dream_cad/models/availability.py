@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dream_cad.checkpoints import nano_folder
 from dream_cad.exceptions import DreamCadError
 from dream_cad.gpu import get_total_vram
 from dream_cad.models.base import ModelCapabilities
-from dream_cad.models.registry import ModelEntry, ModelRegistry, resolve_implementation
+from dream_cad.models.registry import ModelRegistry, resolve_implementation
+from dream_cad.models.weights import choose_checkpoint
 from dream_cad.settings import get_settings
 
 
@@ -53,35 +53,36 @@ def get_availability(name: str, *, vram_gb: float | None = None) -> ModelAvailab
         return _unavailable(str(error))
     memory_gb = get_total_vram() if vram_gb is None else vram_gb
     if entry.origin == "built-in":
-        return _built_in_availability(entry, capabilities, memory_gb)
+        return _built_in_availability(name, capabilities, memory_gb)
     if memory_gb < capabilities.min_vram_gb:
-        return _unavailable(_too_small(capabilities, memory_gb))
+        return _unavailable(
+            f"needs {capabilities.min_vram_gb:g} GB of GPU memory, {memory_gb:.1f} GB here"
+        )
     device = _device(has_gpu=memory_gb > 0)
     return ModelAvailability(True, None, "registered by the user", device)
 
 
 def _built_in_availability(
-    entry: ModelEntry, capabilities: ModelCapabilities, memory_gb: float
+    name: str, capabilities: ModelCapabilities, memory_gb: float
 ) -> ModelAvailability:
-    choice = get_settings().checkpoint
-    fits = memory_gb >= capabilities.min_vram_gb
-    has_nano = nano_folder(entry.name) is not None
-    if choice == "published" or (choice == "auto" and fits):
-        text = "published weights" if fits else "published weights, slow without a large GPU"
+    minimum = capabilities.min_vram_gb
+    try:
+        checkpoint = choose_checkpoint(name, "auto", min_vram_gb=minimum, vram_gb=memory_gb)
+    except DreamCadError as error:
+        return _unavailable(str(error))
+    fits = memory_gb >= minimum
+    if checkpoint.kind == "published":
+        text = "published weights" if fits else "published weights, on the CPU"
         return ModelAvailability(True, "published", text, _device(has_gpu=fits))
-    if has_nano:
-        text = "small bundled weights"
-        if choice == "auto":
-            text += f"; published ones: {_too_small(capabilities, memory_gb)}"
-        return ModelAvailability(True, "nano", text, _device(has_gpu=memory_gb > 0))
-    if choice == "nano":
-        return _unavailable("no nano checkpoint is shipped for it")
-    return _unavailable(_too_small(capabilities, memory_gb))
+    text = "small bundled weights"
+    if get_settings().checkpoint == "auto":
+        what = "'dream-cad pull' fetches the published ones" if fits else _too_small(minimum)
+        text = f"{text}; {what}"
+    return ModelAvailability(True, checkpoint.kind, text, _device(has_gpu=memory_gb > 0))
 
 
-def _too_small(capabilities: ModelCapabilities, memory_gb: float) -> str:
-    present = f"{memory_gb:.1f} GB" if memory_gb else "no GPU"
-    return f"need {capabilities.min_vram_gb:g} GB of GPU memory, {present} here"
+def _too_small(minimum_gb: float) -> str:
+    return f"the published ones want a GPU with {minimum_gb:g} GB"
 
 
 def _device(*, has_gpu: bool) -> str:
