@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -61,6 +62,7 @@ _FIXED: dict[str, Any] = {
     "renderer.color_activation": "sigmoid",
     "renderer.randomized": False,
 }
+_KIND_NAMES = {int: "integer", float: "number"}
 _FIXED_VIT: dict[str, Any] = {
     "hidden_act": "gelu",
     "hidden_dropout_prob": 0.0,
@@ -252,13 +254,12 @@ def _assign(key: str, value: Any, values: dict[str, Any], vit: dict[str, Any]) -
 
 
 def _number(key: str, value: Any, default: float) -> float:
-    """Check that ``value`` has the kind of ``default``; sizes must be positive."""
+    """Check that ``value`` has the kind of ``default``, and is positive if that is."""
     kind: type | tuple[type, ...] = int if isinstance(default, int) else (int, float)
     _require(isinstance(value, kind) and not isinstance(value, bool), key, value, "a number")
-    if isinstance(default, int):
-        _require(value > 0, key, value, "a positive integer")
-        return int(value)
-    return float(value)
+    _require(math.isfinite(value), key, value, "a finite number")
+    _require(value > 0 or default < 0, key, value, f"a positive {_KIND_NAMES[type(default)]}")
+    return value if isinstance(default, int) else float(value)
 
 
 def _require(condition: bool, key: str, value: Any, wanted: str) -> None:
