@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,6 +37,9 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.softmax(scores, dim=-1) @ v
 
 
+AttentionKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 class Attention(nn.Module):
     """Self- or cross-attention; queries, keys and values without bias, output with bias.
 
@@ -45,12 +50,16 @@ class Attention(nn.Module):
         heads: number of heads.
         dim_head: channels of a head; the score scale is ``dim_head ** -0.5``.
         context_dim: channels of the context; None means self-attention over ``dim``.
+
+    Attributes:
+        kernel: computes softmax(q k^T / sqrt(D)) v; ``plain_attention`` is the reference.
     """
 
     def __init__(self, dim: int, heads: int, dim_head: int, context_dim: int | None = None) -> None:
         super().__init__()
         inner = heads * dim_head
         self.heads = heads
+        self.kernel: AttentionKernel = F.scaled_dot_product_attention
         self.to_q = nn.Linear(dim, inner, bias=False)
         self.to_k = nn.Linear(context_dim or dim, inner, bias=False)
         self.to_v = nn.Linear(context_dim or dim, inner, bias=False)
@@ -62,8 +71,7 @@ class Attention(nn.Module):
         q = split_heads(self.to_q(x), self.heads)
         k = split_heads(self.to_k(source), self.heads)
         v = split_heads(self.to_v(source), self.heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.to_out[0](merge_heads(mixed))
+        out: Tensor = self.to_out[0](merge_heads(self.kernel(q, k, v)))
         return out
 
 

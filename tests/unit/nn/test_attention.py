@@ -75,3 +75,11 @@ def test_block_is_its_two_parts() -> None:
     x, context = torch.randn(1, 5, 16), torch.randn(1, 4, 12)
     parts = block.attend_context(block.attend_self(x), context)
     assert torch.equal(block(x, context), parts)
+
+
+def test_kernel_can_be_exchanged() -> None:
+    attention = Attention(8, 2, 4)
+    x = torch.randn(2, 5, 8)
+    fused = attention(x)
+    attention.kernel = plain_attention
+    torch.testing.assert_close(attention(x), fused, atol=1e-5, rtol=1e-5)
