@@ -45,11 +45,18 @@ class Settings(BaseSettings):
         None, description="SQLAlchemy URL of the queue; SQLite in output_dir when not given."
     )
     text_to_image: str = Field(
-        "stabilityai/sdxl-turbo",
-        description="diffusers repository id or folder used before image models at full size.",
+        "black-forest-labs/FLUX.2-klein-4B",
+        description="diffusers repository ('owner/name' or 'owner/name@revision') or folder used "
+        "before image models at full size. The default is Apache-2.0 and needs 4 steps.",
+    )
+    prompt_template: str = Field(
+        "{prompt}, single object, centred, whole object in view, plain grey background",
+        description="Object-shot template of text-to-image models that bring none of their own.",
     )
     matting_model: str = Field(
-        "ZhengPeng7/BiRefNet", description="transformers background-removal model (published use)."
+        "onnx-community/BiRefNet_lite-ONNX",
+        description="Background-removal network: ONNX file, folder, or repository 'owner/name' or "
+        "'owner/name@revision'. The default is MIT and runs without remote code.",
     )
     max_prompt_chars: int = Field(2_000, ge=1)
     max_image_bytes: int = Field(32 * 2**20, ge=1)
