@@ -1,0 +1,48 @@
+"""``dream-cad pull``: fetch a published checkpoint."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.progress import Progress
+
+from dream_cad.cli.console import download_bar
+from dream_cad.models.download import CheckpointDownloader, DownloadPlan
+
+
+def pull(
+    model: Annotated[str, typer.Argument(help="Model, for example triposr.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put the files into; one in DREAM_CAD_CACHE_DIR if not given."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Fetch the published weights of MODEL; sizes and licence are shown first."""
+    with closing(CheckpointDownloader()) as downloader:
+        plan = downloader.plan(model, to)
+        _show_plan(plan)
+        if plan.missing:
+            if not yes:
+                typer.confirm(f"Fetch {decimal(plan.bytes_to_fetch)}?", abort=True, err=True)
+            with download_bar() as bar:
+                _fetch(downloader, plan, bar)
+    typer.echo(plan.folder)
+
+
+def _show_plan(plan: DownloadPlan) -> None:
+    published = plan.published
+    typer.echo(f"{plan.name}: {published.repo_id} at {published.revision[:12]}", err=True)
+    typer.echo(f"licence of the weights: {published.license}", err=True)
+    for file in plan.files:
+        note = "" if file in plan.missing else "  (already there)"
+        typer.echo(f"  {decimal(file.size):>10}  {file.name}{note}", err=True)
+
+
+def _fetch(downloader: CheckpointDownloader, plan: DownloadPlan, bar: Progress) -> None:
+    tasks = {file.name: bar.add_task(file.name, total=file.size) for file in plan.missing}
+    downloader.fetch(plan, lambda name, done: bar.update(tasks[name], completed=done))
