@@ -33,7 +33,6 @@ OnBytes = Callable[[str, int], None]
 """Called with (file name, bytes of it that are on disk)."""
 
 _ATTEMPTS = 5
-_BLOCK_BYTES = 2**20
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 _SHA256_DIGITS = 64
 
@@ -183,7 +182,7 @@ class CheckpointDownloader:
             is_continuation = response.status_code == httpx.codes.PARTIAL_CONTENT
             done = done if is_continuation else 0
             with part.open("ab" if is_continuation else "wb") as stream:
-                for block in response.iter_bytes(_BLOCK_BYTES):
+                for block in response.iter_bytes():  # as it arrives, so that a break loses nothing
                     stream.write(block)
                     done += len(block)
                     on_bytes(file.name, done)
