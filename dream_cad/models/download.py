@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from huggingface_hub import constants, hf_hub_url
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub import constants, get_token, hf_hub_url
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from tenacity.wait import wait_base
 
@@ -82,8 +81,9 @@ class CheckpointDownloader:
     def __init__(self, endpoint: str | None = None, *, wait: wait_base | None = None) -> None:
         self._endpoint = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
         self._wait = wait or wait_exponential(multiplier=1, max=30)
+        token = get_token()
         self._client = httpx.Client(
-            headers=build_hf_headers(library_name="dream_cad"),
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=_TIMEOUT,
             follow_redirects=True,
         )
@@ -133,11 +133,7 @@ class CheckpointDownloader:
         url = hf_hub_url(
             published.repo_id, file.name, revision=published.revision, endpoint=self._endpoint
         )
-        # The first answer describes the file; the storage that it may lead to does not.
-        response = self._request(
-            "HEAD", url, headers={"Accept-Encoding": "identity"}, follow_redirects=False
-        )
-        headers = response.headers
+        headers = self._request_head(url)
         size = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE)
         size = size or headers.get("Content-Length")
         if size is None or not size.isdigit() or (file.size or int(size)) != int(size):
@@ -146,6 +142,21 @@ class CheckpointDownloader:
                 f"expected {file.size or 'a number'}."
             )
         return RemoteFile(file.name, url, int(size), file.sha256 or _sha256_of(headers))
+
+    def _request_head(self, url: str) -> httpx.Headers:
+        """Return the headers that describe a file.
+
+        For a large file they come with the redirect to the storage, which knows less of it; other
+        redirects (a repository that was renamed) are followed.
+        """
+        identity = {"Accept-Encoding": "identity"}
+        response = self._request("HEAD", url, headers=identity, follow_redirects=False)
+        if (
+            response.is_redirect
+            and constants.HUGGINGFACE_HEADER_X_LINKED_SIZE not in response.headers
+        ):
+            response = self._request("HEAD", url, headers=identity, follow_redirects=True)
+        return response.headers
 
     def _fetch_file(self, folder: Path, file: RemoteFile, on_bytes: OnBytes) -> None:
         part = _part_path(folder, file)

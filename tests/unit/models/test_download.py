@@ -191,6 +191,26 @@ def test_a_pinned_size_is_compared_before_anything_is_fetched(
         pull(tmp_path)
 
 
+def test_redirects_of_the_hub_to_its_storage_and_to_another_name(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def respond(request: Request) -> Answer:
+        if request.path.startswith("/storage/"):
+            return Answer(body=WEIGHTS)  # no tag, no linked size
+        if request.path.startswith("/authors/model/"):
+            return Answer(307, headers={"Location": request.path.replace("model/", "renamed/", 1)})
+        if request.path.endswith("config.yaml"):
+            return Answer(body=CONFIG)
+        facts = {"X-Linked-Size": str(len(WEIGHTS)), "X-Linked-ETag": f'"{tag}"'}
+        return Answer(302, b"moved", {"Location": "/storage/blob"} | facts)
+
+    tag = hashlib.sha256(WEIGHTS).hexdigest()
+    with serve(respond) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        pull(tmp_path)
+    check_complete(tmp_path)
+
+
 def test_it_gives_up_after_a_few_broken_connections(hub: Hub, tmp_path: Path) -> None:
     hub.cuts = [0] * 100
     with pytest.raises(DownloadError, match="goes on where it stopped"):
