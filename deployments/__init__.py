@@ -1,0 +1,1 @@
+"""The Ray Serve application: gateway, router, models and the stages around them."""

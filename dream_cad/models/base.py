@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +140,9 @@ class Model3D(ABC):
         """Whether the weights are in memory."""
         return self._is_loaded
 
+    text_through_image: ClassVar[bool] = False
+    """Whether text is first made into a picture; a server then runs the shared text stage."""
+
     @classmethod
     def options_model(cls) -> type[BaseModel] | None:
         """Return the pydantic model of the generation options, the one place of their checks.
@@ -164,6 +167,14 @@ class Model3D(ABC):
     def load_model(self) -> None:
         """Load the weights into memory; called automatically by the first generation."""
         self._is_loaded = True
+
+    def warm_up(self) -> None:
+        """Pay now for what the first generation would pay for; by default, load the weights.
+
+        Servers call it once, before they announce the model ready.
+        """
+        if not self.is_loaded:
+            self.load_model()
 
     def unload_model(self) -> None:
         """Drop the weights and give the memory back."""

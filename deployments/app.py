@@ -1,0 +1,122 @@
+"""Build the Serve application: ``serve run serve_config.yaml``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ray.serve import Application, Deployment
+
+from deployments.args import AppArgs
+from deployments.calls import make_deployment
+from deployments.gateway import Gateway
+from deployments.model import ModelReplica
+from deployments.plan import ModelPlan, TextPlan, cluster_gpu_gb, plan_models, plan_text
+from deployments.process import import_modules
+from deployments.router import Router
+from deployments.stages import MeshFinisher, TextToImageReplica
+from dream_cad.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+_SMALL_CPU = 0.1
+_MANY = 1_000
+"""Requests that a router or gateway holds at once: waiting clients cost little."""
+
+
+def build_app(args: AppArgs) -> Application:
+    """Check the arguments, decide what runs where, and bind the deployments.
+
+    Call it in a process that is connected to the cluster, as ``serve run`` does: the models' GPU
+    shares follow from the cluster's GPUs.
+
+    Raises:
+        ModelNotFoundError: a configured model is not registered.
+        InvalidConfigError: a module cannot be imported, or GPU memory cannot be found out.
+    """
+    import_modules(args.modules)
+    output_dir = _absolute(args.output_dir or str(get_settings().output_dir))
+    database_url = args.database_url or get_settings().database_url or _sqlite_in(output_dir)
+    gpu_gb = cluster_gpu_gb()
+    if gpu_gb and args.gpu_memory_gb:
+        gpu_gb = args.gpu_memory_gb
+    plans = plan_models(args, gpu_gb)
+    text_plan = plan_text(args.text_to_image, plans, gpu_gb)
+    deployed = [plan for plan in plans if plan.is_deployed]
+    for plan in plans:
+        logger.info("model %s: %s", plan.name, plan.reason)
+    artifacts_root = f"{output_dir}/jobs"
+    router = _deployment(Router, "router", _SMALL_CPU, max_ongoing=_MANY).bind(
+        args,
+        database_url,
+        deployed,
+        {plan.name: _bind_model(plan, args, artifacts_root) for plan in deployed},
+        _bind_text(text_plan) if text_plan is not None else None,
+        _bind_finisher(args, artifacts_root),
+    )
+    gateway = _deployment(Gateway, "gateway", _SMALL_CPU, max_ongoing=_MANY)
+    return gateway.bind(args, plans, router, artifacts_root, text_plan is not None)
+
+
+def _bind_model(plan: ModelPlan, args: AppArgs, artifacts_root: str) -> Application:
+    deployment = _deployment(
+        ModelReplica,
+        f"model-{plan.name}",
+        plan.num_cpus,
+        num_gpus=plan.num_gpus,
+        num_replicas=plan.num_replicas,
+    )
+    return deployment.bind(plan.name, plan.options, args.modules, artifacts_root, plan.num_gpus)
+
+
+def _bind_text(plan: TextPlan) -> Application:
+    deployment = _deployment(
+        TextToImageReplica,
+        "text-to-image",
+        plan.num_cpus,
+        num_gpus=plan.num_gpus,
+        num_replicas=plan.num_replicas,
+    )
+    return deployment.bind(plan.source, plan.num_gpus)
+
+
+def _bind_finisher(args: AppArgs, artifacts_root: str) -> Application:
+    finisher = args.finisher
+    deployment = _deployment(
+        MeshFinisher,
+        "mesh-finisher",
+        _SMALL_CPU if finisher.num_cpus is None else finisher.num_cpus,
+        num_replicas=finisher.num_replicas,
+        max_ongoing=2 * finisher.concurrency,
+    )
+    return deployment.bind(artifacts_root, finisher.concurrency)
+
+
+def _deployment(
+    replica: type,
+    name: str,
+    num_cpus: float,
+    *,
+    num_gpus: float = 0.0,
+    num_replicas: int = 1,
+    max_ongoing: int = 1,
+) -> Deployment:
+    return make_deployment(
+        replica,
+        name=name,
+        num_replicas=num_replicas,
+        max_ongoing_requests=max_ongoing,
+        health_check_period_s=5,
+        health_check_timeout_s=60,  # a model may keep the interpreter busy for long
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
+    )
+
+
+def _absolute(output_dir: str) -> str:
+    return output_dir if "://" in output_dir else str(Path(output_dir).expanduser().absolute())
+
+
+def _sqlite_in(output_dir: str) -> str:
+    folder = get_settings().output_dir.absolute() if "://" in output_dir else Path(output_dir)
+    return f"sqlite:///{folder / 'jobs.sqlite3'}"

@@ -1,0 +1,101 @@
+"""What an operator may say in serve_config.yaml under ``args``; wrong values stop the start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from dream_cad.settings import get_settings
+
+_MEBIBYTE = 2**20
+
+
+class _Args(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelArgs(_Args):
+    """One model to serve.
+
+    ``num_gpus`` and ``num_cpus`` are derived (GPU share from memory) unless given here.
+    """
+
+    name: str = Field(min_length=1, max_length=64)
+    checkpoint: str | None = Field(
+        None, description="auto, published, nano or a folder; DREAM_CAD_CHECKPOINT when not given."
+    )
+    num_replicas: int = Field(1, ge=1, le=1024)
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Constructor options, for example {precision: fp16}."
+    )
+    num_gpus: float | None = Field(None, ge=0, le=64)
+    num_cpus: float | None = Field(None, ge=0, le=256)
+
+
+class TextToImageArgs(_Args):
+    """The stage that turns prompts into pictures for the models that take pictures."""
+
+    source: str | None = Field(None, description="diffusers repository or folder; None: automatic.")
+    num_replicas: int = Field(1, ge=1, le=1024)
+    min_vram_gb: float = Field(8.0, gt=0, description="GPU memory of a full-size pipeline.")
+    num_gpus: float | None = Field(None, ge=0, le=64)
+    num_cpus: float | None = Field(None, ge=0, le=256)
+
+
+class FinisherArgs(_Args):
+    """The CPU stage that cleans up, exports and draws previews."""
+
+    num_replicas: int = Field(1, ge=1, le=1024)
+    concurrency: int = Field(2, ge=1, le=64, description="Meshes at once in one replica.")
+    num_cpus: float | None = Field(None, ge=0, le=256)
+
+
+class LimitsArgs(_Args):
+    """What one request and the whole queue may cost."""
+
+    max_pending: int = Field(1000, ge=1, description="Waiting jobs; more are refused with 429.")
+    max_body_bytes: int = Field(48 * _MEBIBYTE, ge=1024)
+    max_attempts: int = Field(3, ge=1, le=20)
+    job_timeout_s: float = Field(1800.0, gt=0, description="Working time of one attempt.")
+    generate_timeout_s: float = Field(60.0, gt=0, description="Default wait of POST /v1/generate.")
+    max_wait_s: float = Field(3600.0, gt=0, description="Longest wait of POST /v1/generate.")
+
+
+class QueueArgs(_Args):
+    """The queue and its router."""
+
+    lease_s: float = Field(30.0, gt=0, description="A claim lapses after so long without a sign.")
+    look_ahead: int = Field(1, ge=0, le=8, description="Jobs prepared before a slot is free.")
+    retry_backoff_s: float = Field(1.0, ge=0, description="Rest of a slot after a lost replica.")
+    cancel_grace_s: float = Field(10.0, gt=0, description="Time to stop before it is forced.")
+
+
+class AppArgs(_Args):
+    """The application: every field has a default that works on a laptop."""
+
+    models: list[ModelArgs] = Field(
+        default_factory=lambda: [ModelArgs(name=get_settings().default_model)], min_length=1
+    )
+    modules: list[str] = Field(
+        default_factory=list, description="Modules to import, whose @register_model adds models."
+    )
+    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite in output_dir.")
+    output_dir: str | None = Field(
+        None, description="Folder or s3:// URI of artifacts; shared storage if nodes are several."
+    )
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of the cluster's GPUs; asked of the nodes if not given."
+    )
+    text_to_image: TextToImageArgs = TextToImageArgs()
+    finisher: FinisherArgs = FinisherArgs()
+    limits: LimitsArgs = LimitsArgs()
+    queue: QueueArgs = QueueArgs()
+
+    @field_validator("models")
+    @classmethod
+    def _names_once(cls, models: list[ModelArgs]) -> list[ModelArgs]:
+        names = [model.name for model in models]
+        if len(set(names)) != len(names):
+            raise ValueError("each model may be listed once")
+        return models

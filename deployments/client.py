@@ -1,0 +1,96 @@
+"""Calls from a gateway to the router that outlive a restart of the router."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.calls import stream_of
+from deployments.failures import CLUSTER_ERRORS, is_cluster_trouble, root_cause
+from deployments.messages import JobView, ModelInfo
+from dream_cad.exceptions import DreamCadError, ServiceUnavailableError
+from dream_cad.queue import GenerationJob, JobFilter
+
+_PATIENCE_S = 45.0
+_PAUSE_S = 0.25
+
+
+class RouterClient:
+    """The router's methods, repeated while it restarts: each of them may be called twice.
+
+    Adding a job is repeatable because the gateway gives the id.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], patience_s: float = _PATIENCE_S) -> None:
+        self._handle = handle
+        self._patience_s = patience_s
+
+    async def submit(self, job: GenerationJob) -> JobView:
+        """See Router.submit."""
+        view: JobView = await self._call("submit", job)
+        return view
+
+    async def get(self, job_id: str) -> JobView:
+        """See Router.get."""
+        view: JobView = await self._call("get", job_id)
+        return view
+
+    async def cancel(self, job_id: str) -> JobView:
+        """See Router.cancel."""
+        view: JobView = await self._call("cancel", job_id)
+        return view
+
+    async def wait(self, job_id: str, timeout_s: float) -> JobView:
+        """See Router.wait."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            # Short waits: one that a dying router swallowed is asked again.
+            view: JobView = await self._call("wait", job_id, min(left, _PATIENCE_S))
+            if view.job.status.is_final or left <= _PATIENCE_S:
+                return view
+
+    async def list_jobs(
+        self, wanted: JobFilter, cursor: str | None, limit: int
+    ) -> tuple[list[JobView], str | None]:
+        """See Router.list_jobs."""
+        page: tuple[list[JobView], str | None] = await self._call(
+            "list_jobs", wanted, cursor, limit
+        )
+        return page
+
+    async def models(self) -> dict[str, ModelInfo]:
+        """See Router.models."""
+        infos: dict[str, ModelInfo] = await self._call("models")
+        return infos
+
+    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
+        """See Router.watch; goes on with the next router if one dies."""
+        while True:
+            try:
+                async for view in stream_of(self._handle, "watch", job_id):
+                    yield view
+            except (*CLUSTER_ERRORS, DreamCadError) as error:
+                if not is_cluster_trouble(error):
+                    raise root_cause(error) from None
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await getattr(self._handle, method).remote(*args)
+            except (*CLUSTER_ERRORS, DreamCadError) as error:
+                if not is_cluster_trouble(error):
+                    raise root_cause(error) from None
+                if time.monotonic() >= deadline:
+                    raise ServiceUnavailableError(
+                        "The router does not answer.", hint="Try again in a few seconds."
+                    ) from error
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,130 @@
+"""Read a request for a mesh from JSON or from a multipart form."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from deployments.http.errors import invalid_request
+from deployments.http.limits import limit_body
+from deployments.http.schemas import JobRequest
+from dream_cad.exceptions import InvalidConfigError
+
+_MAX_FIELDS = 16
+_MAX_FIELD_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A parsed request and its picture's bytes, if it has one."""
+
+    request: JobRequest
+    image: bytes | None
+
+
+async def read_submission(request: Request, max_bytes: int) -> Submission:
+    """Parse the body by its content type.
+
+    Raises:
+        PayloadTooLargeError: more than ``max_bytes``.
+        HTTPException: 400 malformed, 415 another content type or a content encoding.
+        InvalidConfigError: well-formed, but not a valid request.
+    """
+    request = limit_body(request, max_bytes)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "Encoded bodies are not accepted; send it plain.")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return _from_json(await request.body())
+    if media_type == "multipart/form-data":
+        return await _from_form(request)
+    raise HTTPException(
+        415, "Send application/json, or multipart/form-data with the picture as 'image'."
+    )
+
+
+def _from_json(body: bytes) -> Submission:
+    fields = parse_json(body)
+    if not isinstance(fields, dict):
+        raise HTTPException(400, "The body must be a JSON object.")
+    request = _validated(fields)
+    return Submission(request, _decoded(request.image) if request.image is not None else None)
+
+
+async def _from_form(request: Request) -> Submission:
+    fields: dict[str, Any] = {}
+    image: bytes | None = None
+    async with request.form(
+        max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+    ) as form:
+        for name, value in form.multi_items():
+            if name in fields or (name == "image" and image is not None):
+                raise InvalidConfigError(f"The form holds {name[:80]!r} more than once.")
+            if isinstance(value, UploadFile):
+                image = await _uploaded(name, value)
+            else:
+                fields[name] = parse_json(value.encode()) if name == "options" else value
+    return Submission(_validated(fields), image)
+
+
+async def _uploaded(name: str, value: UploadFile) -> bytes:
+    if name != "image":
+        raise InvalidConfigError(f"The form holds a file called {name[:80]!r}; call it 'image'.")
+    return await value.read()
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON strictly: no NaN, no infinities, no numbers that overflow to them.
+
+    Raises:
+        HTTPException: 400, saying where.
+    """
+    try:
+        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise HTTPException(400, f"The JSON is malformed: {error.msg} at {where}.") from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"The JSON cannot be read: {str(error)[:200]}.") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
+
+
+def _validated(fields: dict[str, Any]) -> JobRequest:
+    try:
+        return JobRequest.model_validate(fields)
+    except ValidationError as error:
+        problem = invalid_request(error.errors(include_url=False), "The request is not valid.")
+        raise InvalidConfigError(
+            problem["detail"],
+            details={"errors": problem["errors"], "allowed": list(JobRequest.model_fields)},
+        ) from error
+
+
+def _decoded(text: str) -> bytes:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidConfigError(
+            "The field 'image' is not base64.", hint="Encode the file's bytes, on one line."
+        ) from error

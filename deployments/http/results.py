@@ -1,0 +1,72 @@
+"""Results for download: the published files, and other formats made on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from deployments.messages import MESH_FILE
+from dream_cad.artifacts import ArtifactStore
+from dream_cad.exceptions import JobStateError
+from dream_cad.mesh.export import mesh_bytes
+from dream_cad.mesh.loading import load_mesh
+from dream_cad.queue import GenerationJob, JobStatus
+
+MEDIA_TYPES = {
+    "glb": "model/gltf-binary",
+    "obj": "model/obj",
+    "ply": "application/octet-stream",
+    "stl": "model/stl",
+}
+
+
+def result_key(job: GenerationJob) -> str:
+    """Return the artifact key of a completed job.
+
+    Raises:
+        JobStateError: it is not completed; says how it stands.
+    """
+    if job.status is JobStatus.COMPLETED and job.artifact_uri is not None:
+        return job.artifact_uri
+    why = f": {job.error}" if job.error else "."
+    raise JobStateError(
+        f"Job {job.id} has no result; it is {job.status.value}{why}",
+        hint="Wait for it." if not job.status.is_final else None,
+        details={"job_status": job.status.value},
+    )
+
+
+class ResultReader:
+    """Reads results; a format other than GLB is made once and kept with the result."""
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self._artifacts = artifacts
+        self._converting: dict[str, asyncio.Task[bytes]] = {}
+
+    async def read_file(self, key: str, name: str) -> bytes:
+        """Return a published file."""
+        return await asyncio.to_thread(self._artifacts.read, key, name)
+
+    async def read_mesh(self, key: str, format: str) -> bytes:
+        """Return the mesh in a format; callers at the same time share one conversion."""
+        if format == "glb":
+            return await self.read_file(key, MESH_FILE)
+        name = f"{key}/{format}"
+        task = self._converting.get(name)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(self._convert, key, format))
+            self._converting[name] = task
+            task.add_done_callback(lambda _: self._converting.pop(name, None))
+        return await asyncio.shield(task)
+
+    def _convert(self, key: str, format: str) -> bytes:
+        cached = f"mesh.{format}"
+        if self._artifacts.exists(key, cached):
+            return self._artifacts.read(key, cached)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / MESH_FILE
+            path.write_bytes(self._artifacts.read(key, MESH_FILE))
+            content = mesh_bytes(load_mesh(path), format)
+        self._artifacts.put(key, cached, content)
+        return content

@@ -1,0 +1,129 @@
+"""What router and stages say to each other. Arrays travel by reference, never inline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dream_cad.queue import GenerationJob
+
+Problem = dict[str, Any]
+"""A problem document (RFC 9457): type, title, detail, and what the error adds."""
+
+
+INPUT_FILE = "input"
+MESH_FILE, PREVIEW_FILE = "mesh.glb", "preview.png"
+PICTURE_FILE, RECEIPT_FILE = "picture.png", "result.json"
+"""Names of the files in an upload's and a result's publication."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A sign of life: fraction in [0, 1] of the stage, and what it is doing."""
+
+    fraction: float
+    stage: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A stage has ended well.
+
+    Attributes:
+        reference: ObjectRef of the stage's product in Ray's object store.
+        seconds: time the work took in its thread.
+    """
+
+    reference: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A stage has ended without a product; ``is_cancelled`` if because it was asked to."""
+
+    problem: Problem
+    is_retryable: bool
+    is_cancelled: bool = False
+
+
+Event = Progress | Done | Failed
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the text stage hands to the model: (H, W, 3) uint8 RGB, and how it was made."""
+
+    pixels: Any
+    receipt: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """Work for one stage.
+
+    Attributes:
+        job_id: the job it belongs to; cancellation names it.
+        prompt: text, if the job has any.
+        options: generation options for this stage.
+        input_key: artifact key of an uploaded picture.
+        picture: reference of a Picture made by the text stage.
+    """
+
+    job_id: str
+    prompt: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    input_key: str | None = None
+    picture: Any = None
+
+
+@dataclass(frozen=True)
+class FinishRequest:
+    """Work for the finisher.
+
+    Attributes:
+        job_id: the job.
+        key: artifact key to publish under.
+        result: reference of the GenerationResult.
+        picture: reference of the Picture it was made from, if a text stage made one.
+        options: finishing options, see FinishOptions.
+        receipt: what result.json says besides the result's own metadata.
+    """
+
+    job_id: str
+    key: str
+    result: Any
+    picture: Any
+    options: dict[str, Any]
+    receipt: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A published result: its artifact key, and seconds by step."""
+
+    key: str
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a replica says of itself: whether it can take jobs, and if not, why."""
+
+    is_ready: bool
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as shown to clients.
+
+    Attributes:
+        job: the record, with the progress of this moment.
+        position: place in its model's line, 1 being next; None unless it waits.
+        eta_s: estimated seconds until it is done; None while nothing was measured.
+    """
+
+    job: GenerationJob
+    position: int | None
+    eta_s: float | None

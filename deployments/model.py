@@ -1,0 +1,124 @@
+"""The model deployment: one class for every model, one replica for every slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+
+from deployments.failures import problem_of
+from deployments.messages import INPUT_FILE, Event, ModelInfo, StageRequest
+from deployments.process import import_modules, prepare_torch
+from deployments.steps import StepRunner
+from dream_cad.artifacts import ArtifactStore
+from dream_cad.exceptions import DreamCadError
+from dream_cad.images.loading import load_image
+from dream_cad.models.base import GenerationResult, Model3D, ProgressCallback
+from dream_cad.models.factory import ModelFactory
+from dream_cad.models.registry import resolve_implementation
+
+logger = logging.getLogger(__name__)
+
+
+class ModelReplica:
+    """Holds one model in memory and runs one job at a time.
+
+    Nothing here is durable: a replica may die at any moment, and the router gives its job to
+    another.
+
+    Args:
+        name: the registered model.
+        options: constructor options.
+        modules: modules to import first.
+        artifacts_root: where uploads are read from.
+        gpu_share: this replica's ``num_gpus``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: dict[str, Any],
+        modules: list[str],
+        artifacts_root: str,
+        gpu_share: float,
+    ) -> None:
+        self._name = name
+        self._options = options
+        self._modules = modules
+        self._gpu_share = gpu_share
+        self._artifacts = ArtifactStore(artifacts_root)
+        self._steps = StepRunner()
+        self._router_id = ""
+        self._loading = threading.Lock()
+        self._model: Model3D | None = None
+        self._problem: dict[str, Any] | None = None
+        self._try_to_load()
+
+    def _try_to_load(self) -> None:
+        # A model that cannot load must say why in GET /v1/models, not restart for ever.
+        try:
+            self._ready_model()
+        except DreamCadError as error:
+            logger.warning("model %s is not ready: %s", self._name, error)
+            self._problem = problem_of(error)
+
+    def _ready_model(self) -> Model3D:
+        """Return the model, loaded and warm; loading is tried again after a failure."""
+        with self._loading:
+            if self._model is None:
+                import_modules(self._modules)
+                resolve_implementation(self._name)
+                prepare_torch(self._gpu_share)
+                model = ModelFactory.create_model(self._name, **self._options)
+                model.load_model()
+                model.warm_up()
+                self._model, self._problem = model, None
+            return self._model
+
+    def check_health(self) -> None:
+        """Let Serve replace a replica whose cancelled work does not end."""
+        if self._steps.is_stuck:
+            raise RuntimeError(f"a cancelled job of {self._name} does not stop")
+
+    async def adopt(self, router_id: str) -> ModelInfo:
+        """Serve this router from now on, and say whether the model is ready.
+
+        What was begun for an earlier router is stopped: nobody waits for it any more. A model
+        that could not be loaded is tried again.
+        """
+        if router_id != self._router_id:
+            self._steps.cancel_all()
+            self._router_id = router_id
+        if self._model is None:
+            await asyncio.get_running_loop().run_in_executor(None, self._try_to_load)
+        if self._model is None:
+            return ModelInfo(is_ready=False, problem=self._problem)
+        return ModelInfo(is_ready=True)
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop a job at its next step, if it is at work here."""
+        return self._steps.cancel(job_id)
+
+    async def generate(self, request: StageRequest) -> AsyncIterator[Event]:
+        """Generate; yields progress, then Done with a GenerationResult, or Failed."""
+
+        def work(progress: ProgressCallback) -> GenerationResult:
+            return self._generate(request, progress)
+
+        async for event in self._steps.run(request.job_id, work, ray.put):
+            yield event
+
+    def _generate(self, request: StageRequest, progress: ProgressCallback) -> GenerationResult:
+        model = self._ready_model()
+        options = request.options
+        if request.picture is not None:
+            picture = ray.get(request.picture)
+            return model.generate_from_image(picture.pixels, progress=progress, **options)
+        if request.input_key is not None:
+            image = load_image(self._artifacts.read(request.input_key, INPUT_FILE))
+            return model.generate_from_image(image, progress=progress, **options)
+        return model.generate_from_text(request.prompt, progress=progress, **options)

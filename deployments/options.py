@@ -1,0 +1,46 @@
+"""Which stage an option belongs to. On the wire they are one flat object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TEXT_OPTIONS = frozenset({"num_inference_steps", "guidance_scale", "negative_prompt"})
+"""Options of the text stage; ``seed`` goes to it and to the model."""
+
+
+class FinishOptions(BaseModel):
+    """Options of the finishing stage, given beside the model's own."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    target_faces: int | None = Field(
+        None, ge=4, le=10_000_000, description="Simplify to about so many triangles."
+    )
+    min_component: float = Field(
+        0.0, ge=0.0, le=1.0, description="Drop loose parts below this share of the faces."
+    )
+
+
+@dataclass
+class SplitOptions:
+    """The options of one job by stage; ``seed`` goes to both text and model."""
+
+    text: dict[str, Any]
+    model: dict[str, Any]
+    finish: dict[str, Any]
+
+
+def split_options(options: dict[str, Any]) -> SplitOptions:
+    """Sort a job's flat options by the stage that reads them."""
+    finish_names = FinishOptions.model_fields.keys()
+    text = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
+    finish = {name: value for name, value in options.items() if name in finish_names}
+    model = {
+        name: value for name, value in options.items() if name not in text and name not in finish
+    }
+    if "seed" in options:
+        text["seed"] = options["seed"]
+    return SplitOptions(text, model, finish)

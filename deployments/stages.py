@@ -1,0 +1,187 @@
+"""The stages around the model: text to picture before it, finishing after it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import ray
+from PIL import Image
+
+from deployments.failures import problem_of
+from deployments.messages import (
+    MESH_FILE,
+    PICTURE_FILE,
+    PREVIEW_FILE,
+    RECEIPT_FILE,
+    Event,
+    Finished,
+    FinishRequest,
+    ModelInfo,
+    Picture,
+    StageRequest,
+)
+from deployments.options import FinishOptions
+from deployments.process import prepare_torch
+from deployments.steps import StepRunner
+from dream_cad.artifacts import ArtifactStore
+from dream_cad.exceptions import DreamCadError, GenerationError
+from dream_cad.images.text_to_image import TextToImage
+from dream_cad.mesh.data import MeshData
+from dream_cad.mesh.export import mesh_bytes
+from dream_cad.mesh.render import render_turntable
+from dream_cad.models.base import GenerationResult, ProgressCallback
+
+logger = logging.getLogger(__name__)
+
+
+class TextToImageReplica:
+    """Turns prompts into pictures, one at a time.
+
+    Args:
+        source: diffusers repository or folder; None for the choice by settings.
+        gpu_share: this replica's ``num_gpus``.
+    """
+
+    def __init__(self, source: str | None, gpu_share: float) -> None:
+        self._steps = StepRunner()
+        self._router_id = ""
+        self._stage = TextToImage(source)
+        self._problem: dict[str, Any] | None = None
+        try:
+            self._stage.load()
+            prepare_torch(gpu_share)
+        except DreamCadError as error:
+            logger.warning("the text stage is not ready: %s", error)
+            self._problem = problem_of(error)
+
+    def adopt(self, router_id: str) -> ModelInfo:
+        """Serve this router from now on (see ModelReplica.adopt), and say whether it can."""
+        if router_id != self._router_id:
+            self._steps.cancel_all()
+            self._router_id = router_id
+        return ModelInfo(is_ready=self._problem is None, problem=self._problem)
+
+    def check_health(self) -> None:
+        """Let Serve replace a replica whose cancelled work does not end."""
+        if self._steps.is_stuck:
+            raise RuntimeError("a cancelled picture does not stop")
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop a job at its next step, if it is at work here."""
+        return self._steps.cancel(job_id)
+
+    async def generate(self, request: StageRequest) -> AsyncIterator[Event]:
+        """Draw; yields progress, then Done with a Picture, or Failed."""
+
+        def work(progress: ProgressCallback) -> Picture:
+            drawn = self._stage.generate(request.prompt, progress=progress, **request.options)
+            receipt = {
+                "prompt": drawn.prompt,
+                "seed": drawn.seed,
+                "unknown_words": list(drawn.unknown_words),
+                "source": str(drawn.source),
+                "license": drawn.license,
+            }
+            return Picture(np.asarray(drawn.image), receipt)
+
+        async for event in self._steps.run(request.job_id, work, ray.put):
+            yield event
+
+
+class MeshFinisher:
+    """Cleans up, simplifies, exports, draws the preview and publishes; CPUs only.
+
+    Durable: when ``finish`` returns, mesh, preview and receipt are published together.
+
+    Args:
+        artifacts_root: where to publish.
+        concurrency: meshes at once.
+    """
+
+    def __init__(self, artifacts_root: str, concurrency: int) -> None:
+        self._artifacts = ArtifactStore(artifacts_root)
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="finish")
+
+    async def finish(self, request: FinishRequest) -> Finished:
+        """Finish and publish one result.
+
+        Raises:
+            GenerationError: the mesh is empty.
+            StorageError: disk full, no permission; nothing is visible then.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._finish, request)
+
+    def _finish(self, request: FinishRequest) -> Finished:
+        clock = _Laps()
+        result: GenerationResult = ray.get(request.result)
+        picture = ray.get(request.picture) if request.picture is not None else None
+        options = FinishOptions.model_validate(request.options)
+        mesh = _cleaned(result, options)
+        clock.lap("cleanup_s")
+        receipt = _receipt(request, result, mesh, picture)
+        files = {MESH_FILE: mesh_bytes(replace(mesh, extras=receipt), "glb")}
+        clock.lap("export_s")
+        files[PREVIEW_FILE] = _png(render_turntable(mesh))
+        if picture is not None:
+            files[PICTURE_FILE] = _png(picture.pixels)
+        clock.lap("preview_s")
+        files[RECEIPT_FILE] = json.dumps(receipt, indent=1, default=str).encode()
+        self._artifacts.publish(request.key, files)
+        clock.lap("publish_s")
+        return Finished(request.key, clock.laps)
+
+
+class _Laps:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 4)
+        self._last = now
+
+
+def _cleaned(result: GenerationResult, options: FinishOptions) -> MeshData:
+    if len(result.faces) == 0:
+        raise GenerationError("The model gave an empty mesh.", hint="Try another seed or input.")
+    mesh = result.to_mesh()
+    if options.target_faces is None and options.min_component == 0.0:
+        return mesh
+    from dream_cad.mesh.cleanup import finish_mesh
+
+    return finish_mesh(mesh, target_faces=options.target_faces, min_component=options.min_component)
+
+
+def _receipt(
+    request: FinishRequest, result: GenerationResult, mesh: MeshData, picture: Picture | None
+) -> dict[str, Any]:
+    return {
+        **request.receipt,
+        "job_id": request.job_id,
+        "model": result.model_name,
+        "finished_at": datetime.now(UTC).isoformat(),
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
+        "generation_time_s": result.generation_time,
+        "finishing": request.options,
+        "text_to_image": picture.receipt if picture is not None else None,
+        "metadata": result.metadata,
+    }
+
+
+def _png(pixels: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
