@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -29,6 +32,15 @@ class TriplaneField:
         self.decoder = decoder
         self.radius = radius
         self.density_bias = density_bias
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on another device; the decoder's weights are copied, not moved."""
+        return type(self)(
+            self.planes.to(device),
+            copy.deepcopy(self.decoder).to(device),
+            radius=self.radius,
+            density_bias=self.density_bias,
+        )
 
     @torch.no_grad()
     def raw(self, points: Tensor) -> Tensor:

@@ -10,23 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from dream_cad.exceptions import ShapeError
-from dream_cad.images.crop import composite_on_grey, crop_to_foreground
-
-
-def prepare_foreground(rgba: Image.Image, foreground_ratio: float) -> Image.Image:
-    """Crop to the object, pad it to a square and composite it on mid grey.
-
-    Args:
-        rgba: RGBA picture whose alpha is the object.
-        foreground_ratio: longest side of the object over the side of the square.
-
-    Returns:
-        A square RGB picture.
-
-    Raises:
-        InvalidConfigError: nothing is opaque.
-    """
-    return composite_on_grey(crop_to_foreground(rgba, foreground_ratio))
 
 
 def image_to_tensor(image: Image.Image | NDArray[np.uint8], size: int) -> Tensor:

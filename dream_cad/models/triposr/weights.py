@@ -10,7 +10,13 @@ from dream_cad.exceptions import CheckpointError
 from dream_cad.models.loading import assign_weights, read_weights, verify_weights
 from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
+from dream_cad.settings import Precision
 
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 CONFIG_FILE = "config.yaml"
 # Ours first: where both lie in a folder, safetensors is the one somebody converted on purpose.
 WEIGHTS_FILES = ("model.safetensors", "model.ckpt")
