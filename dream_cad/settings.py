@@ -20,14 +20,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DREAM_CAD_", extra="ignore", frozen=True)
 
-    default_model: str = Field("triposr", description="Model taken when none is named.")
+    default_model: str = Field(
+        "triposr", min_length=1, description="Model taken when none is named."
+    )
     precision: Precision | None = Field(
         None, description="Weights and activations; by default fp16 on CUDA and fp32 on a CPU."
     )
     checkpoint: CheckpointChoice = Field("auto", description="Which weights 'auto' models load.")
 
     model_path: Path | None = Field(
-        None, description="Folder holding published checkpoints as <model name>/<published files>."
+        None, description="Folder of published checkpoints, one sub-folder for each model."
     )
     cache_dir: Path = Field(
         Path("~/.cache/dream_cad"), description="Downloads and other data that can be made again."
@@ -35,10 +37,12 @@ class Settings(BaseSettings):
     output_dir: Path = Field(Path("outputs"), description="Where meshes go when no path is given.")
 
     gpu_id: int = Field(0, ge=0, description="CUDA device of this process.")
-    max_workers: int = Field(2, ge=1, le=256, description="Worker processes of a BatchProcessor.")
+    max_workers: int = Field(2, ge=1, le=256, description="Most workers a BatchProcessor starts.")
     batch_size: int = Field(1, ge=1, le=64, description="Field-query and image batch multiplier.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Least severe log line written; DEBUG shows tracebacks as well."
+    )
     profile: bool = Field(False, description="Record seconds per stage in result.metadata.")
 
     database_url: str | None = Field(
@@ -58,9 +62,11 @@ class Settings(BaseSettings):
         description="Background-removal network: ONNX file, folder, or repository 'owner/name' or "
         "'owner/name@revision'. The default is MIT and runs without remote code.",
     )
-    max_prompt_chars: int = Field(2_000, ge=1)
-    max_image_bytes: int = Field(32 * 2**20, ge=1)
-    max_image_pixels: int = Field(64_000_000, ge=1)
+    max_prompt_chars: int = Field(2_000, ge=1, description="Longer prompts are refused.")
+    max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger picture files are refused.")
+    max_image_pixels: int = Field(
+        64_000_000, ge=1, description="Pictures with more pixels are refused before decoding."
+    )
 
     @field_validator("cache_dir", "output_dir", "model_path")
     @classmethod

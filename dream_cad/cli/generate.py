@@ -135,7 +135,7 @@ def _show(result: GenerationResult, path: str, preview: Path | None, json_output
     if preview is not None:
         typer.echo(preview)
     checkpoint = result.metadata.get("checkpoint")
-    weights = f", {checkpoint} weights" if isinstance(checkpoint, str) else ""
+    weights = f", {checkpoint['kind']} weights" if isinstance(checkpoint, dict) else ""
     typer.echo(
         f"{len(result.faces)} faces in {result.generation_time:.1f} s "
         f"({result.model_name}{weights})",
