@@ -1,0 +1,1 @@
+"""The recipe of the nano checkpoints: procedural objects, renders, training and measurement."""

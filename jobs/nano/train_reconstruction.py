@@ -1,0 +1,199 @@
+"""Train TripoSR's architecture at nano size: picture → occupancy and colour."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from dream_cad.models.triposr.config import TripoSRConfig
+from dream_cad.models.triposr.network import TripoSRNetwork
+from jobs.nano.dataset import load_shard
+from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
+
+logger = logging.getLogger(__name__)
+
+SOFTNESS = 0.015
+"""Distance over which the target occupancy goes from 0.27 to 0.73: keeps the density smooth
+enough for linear interpolation in ``exp`` space to give smooth surfaces."""
+
+_COLOR_REACH = 0.06
+_COLOR_WEIGHT = 2.0
+
+
+@dataclass
+class Samples:
+    """All samples in memory; grows while shards are still being made."""
+
+    folder: Path
+    held_back: int = 1
+
+    def __post_init__(self) -> None:
+        self._seen: set[Path] = set()
+        self.pictures: list[NDArray[np.uint8]] = []
+        self.points: list[NDArray[np.float16]] = []
+        self.distances: list[NDArray[np.float16]] = []
+        self.colors: list[NDArray[np.uint8]] = []
+        self.grow()
+
+    def grow(self) -> None:
+        """Load the shards that have appeared since."""
+        for path in sorted(set(self.folder.glob("shard_????.npz")) - self._seen):
+            shard = load_shard(path)
+            self._seen.add(path)
+            self.pictures.extend(shard.pictures)
+            self.points.extend(shard.points)
+            self.distances.extend(shard.distances)
+            self.colors.extend(shard.colors)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def density_threshold_logit(config: TripoSRConfig) -> float:
+    """Return the raw density whose activation equals the surface threshold."""
+    return math.log(config.threshold) - config.density_bias
+
+
+def batches(
+    samples: Samples, batch_size: int, points: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield (pictures (B,3,S,S), points (B,P,3), distances (B,P), colours (B,P,3)) for ever."""
+    while True:
+        order = rng.permutation(len(samples))
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            chosen = order[start : start + batch_size]
+            total = len(samples.points[0])
+            part = rng.integers(0, total - points + 1)
+            window = slice(part, part + points)
+            pictures = np.stack([samples.pictures[i][..., :3] for i in chosen])
+            yield (
+                _augment(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0, rng),
+                torch.from_numpy(np.stack([samples.points[i][window] for i in chosen])).float(),
+                torch.from_numpy(np.stack([samples.distances[i][window] for i in chosen])).float(),
+                torch.from_numpy(np.stack([samples.colors[i][window] for i in chosen])).float()
+                / 255.0,
+            )
+        samples.grow()
+
+
+def _augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur, shift, scale and noise as the text stage and matting would."""
+    size = pictures.shape[-1]
+    if rng.random() < 0.5:
+        small = int(rng.integers(size // 3, size))
+        pictures = F.interpolate(pictures, size=(small, small), mode="bilinear", antialias=True)
+        pictures = F.interpolate(pictures, size=(size, size), mode="bilinear")
+    count = pictures.shape[0]
+    zoom = torch.from_numpy(rng.uniform(0.94, 1.08, count)).float()
+    shift = torch.from_numpy(rng.uniform(-0.05, 0.05, (count, 2))).float()
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    grey = 127.0 / 255.0
+    pictures = F.grid_sample(pictures - grey, grid, align_corners=False) + grey
+    gain = torch.from_numpy(rng.uniform(0.92, 1.08, (count, 1, 1, 1))).float()
+    noise = torch.from_numpy(rng.normal(0, 0.015, pictures.shape)).float()
+    return (pictures * gain + noise).clamp(0.0, 1.0)
+
+
+def reconstruction_loss(
+    network: TripoSRNetwork, batch: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return occupancy cross entropy plus colour error, and the occupancy IoU of the points."""
+    pictures, points, distances, colors = batch
+    raw, color = network.query(network.scene_codes(pictures), points)
+    logit = raw - density_threshold_logit(network.config)
+    target = torch.sigmoid(-distances / SOFTNESS)
+    occupancy = F.binary_cross_entropy_with_logits(logit, target)
+    near = (distances.abs() < _COLOR_REACH).float()
+    squared = (color - colors).square().sum(-1) * near
+    color_loss = squared.sum() / near.sum().clamp(min=1.0)
+    inside, truth = logit > 0, distances < 0
+    iou = (inside & truth).sum() / (inside | truth).sum().clamp(min=1)
+    return occupancy + _COLOR_WEIGHT * color_loss, iou.detach()
+
+
+def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of the transformer layers, which Muon updates."""
+    return [
+        parameter
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 2
+        and ("transformer_blocks." in name or "encoder.layer." in name)
+    ]
+
+
+def initialize(network: TripoSRNetwork, seed: int) -> None:
+    """Give the layers small random weights, and the density its surface level as bias."""
+    torch.manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        with torch.no_grad():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.startswith("decoder."):
+                nn.init.kaiming_normal_(parameter)
+            else:
+                parameter.normal_(0.0, min(0.03, 1.0 / math.sqrt(parameter[0].numel())))
+    with torch.no_grad():
+        network.tokenizer.embeddings.normal_(0.0, 0.5)
+        last = network.decoder.layers[-1]
+        last.weight.mul_(0.3)
+        last.bias[0] = density_threshold_logit(network.config) - 1.0
+
+
+def save_checkpoint(config: TripoSRConfig, state: dict[str, Tensor], folder: Path) -> None:
+    """Write ``config.yaml`` and float16 ``model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.to_yaml(folder / "config.yaml")
+    half = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
+    save_file(half, folder / "model.safetensors")
+
+
+def train_reconstruction(
+    data: Path,
+    folder: Path,
+    *,
+    schedule: Schedule,
+    batch_size: int = 16,
+    points: int = 1024,
+    rate: float = 1.5e-3,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Train on the shards in ``data`` and write the averaged weights to ``folder``."""
+    config = TripoSRConfig.nano()
+    network = TripoSRNetwork(config)
+    initialize(network, seed)
+    network.to(device).train()
+    optimizer = Optimizer(network, hidden_matrices(network), rate)
+    average = WeightAverage(network)
+    source = batches(Samples(data), batch_size, points, np.random.default_rng(seed))
+    running = np.zeros(2)
+    step = 0
+    while schedule.progress(step) < 1.0:
+        batch = tuple(tensor.to(device) for tensor in next(source))
+        loss, iou = reconstruction_loss(network, batch)  # type: ignore[arg-type]
+        optimizer.step(loss, schedule.factor(step))
+        average.update(network)
+        step += 1
+        running += (loss.item(), iou.item())
+        if step % 50 == 0:
+            logger.info(
+                "step %d (%.1f %%) loss %.4f iou %.3f",
+                step, 100 * schedule.progress(step), *(running / 50),
+            )
+            running[:] = 0
+        if step % 500 == 0:
+            save_checkpoint(config, average.state, folder)
+    save_checkpoint(config, average.state, folder)
