@@ -38,6 +38,7 @@ class Stages:
         timeout_s: working time of one attempt.
         grace_s: time to stop before it is forced.
         backoff_s: rest of a slot after its replica was lost, times the attempt.
+        finish_options: names of the options that the finisher reads.
         receipt: what each result.json says of the server.
     """
 
@@ -49,6 +50,7 @@ class Stages:
     timeout_s: float
     grace_s: float
     backoff_s: float
+    finish_options: frozenset[str]
     receipt: dict[str, Any]
 
 
@@ -140,7 +142,7 @@ class JobRun:
             return error.failed
 
     async def _through_stages(self) -> Finished:
-        options = split_options(self.job.config)
+        options = split_options(self.job.config, self._stages.finish_options)
         picture = None
         if self.job.input_uri is None and self._stages.text is not None:
             picture = await self._make_picture(self._stages.text, options.text)

@@ -12,7 +12,7 @@ import ray
 
 from deployments.failures import problem_of
 from deployments.messages import INPUT_FILE, Event, ModelInfo, StageRequest
-from deployments.process import import_modules, prepare_torch
+from deployments.process import cap_gpu_memory, import_modules, use_all_cores
 from deployments.steps import StepRunner
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError
@@ -72,9 +72,10 @@ class ModelReplica:
             if self._model is None:
                 import_modules(self._modules)
                 resolve_implementation(self._name)
-                prepare_torch(self._gpu_share)
+                cap_gpu_memory(self._gpu_share)
                 model = ModelFactory.create_model(self._name, **self._options)
                 model.load_model()
+                use_all_cores()
                 model.warm_up()
                 self._model, self._problem = model, None
             return self._model

@@ -33,9 +33,22 @@ class SplitOptions:
     finish: dict[str, Any]
 
 
-def split_options(options: dict[str, Any]) -> SplitOptions:
-    """Sort a job's flat options by the stage that reads them."""
-    finish_names = FinishOptions.model_fields.keys()
+def finisher_options(model_options: type[BaseModel] | None) -> frozenset[str]:
+    """Return the finishing options that the finisher reads: those the model has not itself.
+
+    A model that bakes a texture must simplify before it, so it takes them over.
+    """
+    own = model_options.model_fields.keys() if model_options is not None else set()
+    return frozenset(FinishOptions.model_fields.keys() - own)
+
+
+def split_options(options: dict[str, Any], finish_names: frozenset[str]) -> SplitOptions:
+    """Sort a job's flat options by the stage that reads them.
+
+    Args:
+        options: as submitted.
+        finish_names: what ``finisher_options`` says for the model.
+    """
     text = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
     finish = {name: value for name, value in options.items() if name in finish_names}
     model = {

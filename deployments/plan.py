@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deployments.args import AppArgs, ModelArgs, TextToImageArgs
 from deployments.calls import list_nodes
+from deployments.options import finisher_options
 from dream_cad.checkpoints import TEXT_TO_IMAGE, nano_folder
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.availability import ModelAvailability, get_availability
@@ -39,6 +40,7 @@ class ModelPlan:
         num_replicas: slots.
         needs_picture: whether text goes through the shared text stage first.
         capabilities: as registered.
+        finish_options: names of the options that the finisher reads.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelPlan:
     num_replicas: int = 0
     needs_picture: bool = False
     capabilities: ModelCapabilities | None = None
+    finish_options: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def _plan_model(model: ModelArgs, gpu_gb: float) -> ModelPlan:
     num_gpus = model.num_gpus
     if num_gpus is None:
         num_gpus = gpu_share(needs_gb, gpu_gb) if gpu_gb else 0.0
+    model_class = resolve_implementation(model.name)
     options = dict(model.options)
     if found.checkpoint is not None:
         options["checkpoint"] = found.checkpoint
@@ -106,8 +110,9 @@ def _plan_model(model: ModelArgs, gpu_gb: float) -> ModelPlan:
         num_gpus=num_gpus,
         num_cpus=_cpus(model.num_cpus, num_gpus),
         num_replicas=model.num_replicas,
-        needs_picture=resolve_implementation(model.name).text_through_image,
+        needs_picture=model_class.text_through_image,
         capabilities=capabilities,
+        finish_options=finisher_options(model_class.options_model()),
     )
 
 

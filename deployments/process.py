@@ -28,20 +28,27 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
 
 
-def prepare_torch(gpu_share: float) -> None:
-    """Give torch the CPU threads it may use, and cap its share of the GPU.
+def cap_gpu_memory(gpu_share: float) -> None:
+    """Cap this process at its share of the GPU; call it before a model is loaded.
 
-    Ray sets OMP_NUM_THREADS=1 for replicas that reserve less than one CPU, which would leave a
-    model on a laptop with a single thread; and a share of a GPU is only bookkeeping to Ray, so
-    the process caps itself and fails alone instead of taking its neighbours down.
+    A share is only bookkeeping to Ray: without the cap a replica that needs more would take its
+    neighbours down instead of failing alone.
 
     Args:
         gpu_share: the replica's ``num_gpus``; 0 on a CPU.
     """
-    torch = sys.modules.get("torch")
-    if torch is None:  # a model that does not use torch
-        return
-    if gpu_share == 0:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-    elif gpu_share < 1 and ray.get_gpu_ids():
+    if 0 < gpu_share < 1 and ray.get_gpu_ids():
+        import torch
+
         torch.cuda.set_per_process_memory_fraction(gpu_share)
+
+
+def use_all_cores() -> None:
+    """Give torch every core, if the model uses torch; call it after the model is loaded.
+
+    Ray sets OMP_NUM_THREADS=1 for replicas that reserve less than a CPU, which would leave a
+    model on a laptop with a single thread.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -114,6 +114,7 @@ class Router:
                 timeout_s=self._args.limits.job_timeout_s,
                 grace_s=self._args.queue.cancel_grace_s,
                 backoff_s=self._args.queue.retry_backoff_s,
+                finish_options=plan.finish_options,
                 receipt={"dream_cad": dream_cad.__version__, "checkpoint": plan.checkpoint},
             )
             lanes[plan.name] = Lane(

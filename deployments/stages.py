@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ from deployments.messages import (
     StageRequest,
 )
 from deployments.options import FinishOptions
-from deployments.process import prepare_torch
+from deployments.process import cap_gpu_memory, use_all_cores
 from deployments.steps import StepRunner
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError, GenerationError
@@ -58,8 +58,9 @@ class TextToImageReplica:
         self._stage = TextToImage(source)
         self._problem: dict[str, Any] | None = None
         try:
+            cap_gpu_memory(gpu_share)
             self._stage.load()
-            prepare_torch(gpu_share)
+            use_all_cores()
         except DreamCadError as error:
             logger.warning("the text stage is not ready: %s", error)
             self._problem = problem_of(error)
@@ -86,11 +87,9 @@ class TextToImageReplica:
         def work(progress: ProgressCallback) -> Picture:
             drawn = self._stage.generate(request.prompt, progress=progress, **request.options)
             receipt = {
-                "prompt": drawn.prompt,
-                "seed": drawn.seed,
-                "unknown_words": list(drawn.unknown_words),
-                "source": str(drawn.source),
-                "license": drawn.license,
+                field.name: getattr(drawn, field.name)
+                for field in fields(drawn)
+                if field.name != "image"
             }
             return Picture(np.asarray(drawn.image), receipt)
 

@@ -132,7 +132,7 @@ def check_options(plan: ModelPlan, options: dict[str, Any], *, is_text: bool) ->
     Raises:
         InvalidConfigError: unknown, out of range, or of no use for the kind of input.
     """
-    finish_names = FinishOptions.model_fields.keys()
+    finish_names = plan.finish_options
     finish = {name: value for name, value in options.items() if name in finish_names}
     model = {name: value for name, value in options.items() if name not in finish_names}
     if not is_text and plan.needs_picture and (useless := TEXT_OPTIONS & model.keys()):
@@ -140,7 +140,7 @@ def check_options(plan: ModelPlan, options: dict[str, Any], *, is_text: bool) ->
             f"{', '.join(sorted(useless))} concern the text stage, and an image needs none."
         )
     rules = model_options(plan)
-    legal = [*(rules.model_fields if rules is not None else ()), *finish_names]
+    legal = [*(rules.model_fields if rules is not None else ()), *sorted(finish_names)]
     checked = _checked(FinishOptions, finish, legal)
     return checked | (model if rules is None else _checked(rules, model, legal))
 
@@ -152,12 +152,13 @@ def model_options(plan: ModelPlan) -> type[BaseModel] | None:
 
 def options_schema(plan: ModelPlan) -> dict[str, Any]:
     """Return the JSON schema of a model's options and of the finisher's, as one flat object."""
-    finish = FinishOptions.model_json_schema()
+    finish = FinishOptions.model_json_schema()["properties"]
+    finish = {name: finish[name] for name in sorted(plan.finish_options)}
     rules = model_options(plan)
     if rules is None:
-        return {**finish, "title": plan.name, "additionalProperties": True}
+        return {"type": "object", "properties": finish, "additionalProperties": True}
     own = rules.model_json_schema()
-    return {**own, "properties": {**finish["properties"], **own.get("properties", {})}}
+    return {**own, "properties": {**finish, **own.get("properties", {})}}
 
 
 def _checked(rules: type[BaseModel], options: dict[str, Any], legal: list[str]) -> dict[str, Any]:
