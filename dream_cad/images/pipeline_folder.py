@@ -14,8 +14,8 @@ from dream_cad.exceptions import CheckpointError
 
 MODEL_INDEX = "model_index.json"
 SIDECAR = "dream_cad.json"
-DOWNLOAD_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors", "README.md", "LICENSE*")
-"""Never pickles, never code."""
+DOWNLOAD_PATTERNS = ("*.json", "*.txt", "*.model", "*/*.safetensors", "README.md", "LICENSE*")
+"""Never pickles or code, and not the single-file copies that many repositories hold beside."""
 
 _DISTILLED = re.compile(r"turbo|lightning|lcm|schnell|klein|hyper|distill", re.IGNORECASE)
 _LICENSE_LINE = re.compile(r"^license(?:_name)?:\s*(\S+)\s*$", re.MULTILINE)
@@ -121,13 +121,13 @@ def read_defaults(folder: Path, source: str) -> PipelineDefaults:
 
 def find_variant(folder: Path) -> str | None:
     """Return ``"fp16"`` if the folder holds half-precision copies of its weights."""
-    return "fp16" if any(folder.glob("*/*.fp16.safetensors")) else None
+    return "fp16" if any(folder.glob("*/*.fp16*.safetensors")) else None
 
 
 def count_weight_bytes(folder: Path, variant: str | None) -> int:
     """Return the size of the weights that would be loaded, in bytes."""
     files = folder.glob("*/*.safetensors")
-    chosen = [file for file in files if variant is None or f".{variant}." in file.name]
+    chosen = [file for file in files if variant is None or f".{variant}" in file.name]
     return sum(file.stat().st_size for file in chosen)
 
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,15 @@ class TextToImage:
             self._defaults = read_defaults(folder, self._source)
         return self._defaults
 
+    def fetch(self) -> Path:
+        """Download the pipeline unless it is on this machine; return its folder.
+
+        Raises:
+            DownloadError: it could not be fetched.
+        """
+        folder = find_repository(self._source, required=MODEL_INDEX)
+        return folder or download_repository(self._source, patterns=DOWNLOAD_PATTERNS)
+
     def load(self) -> None:
         """Load the weights; does nothing if they are loaded.
 
@@ -184,11 +193,9 @@ class TextToImage:
         """
         defaults = self.defaults
         text = check_prompt(prompt)
-        options = {
-            "num_inference_steps": _check_steps(num_inference_steps, defaults),
-            "guidance_scale": _check_guidance(guidance_scale, defaults),
-        }
-        negative = _check_negative_prompt(negative_prompt, options["guidance_scale"])
+        steps = _check_steps(num_inference_steps, defaults)
+        guidance = _check_guidance(guidance_scale, defaults)
+        negative = _check_negative_prompt(negative_prompt, guidance)
         used_seed = _check_seed(seed)
         template = defaults.prompt_template or get_settings().prompt_template
         full_prompt = apply_template(template, text)
@@ -196,7 +203,10 @@ class TextToImage:
         with self._lock:
             report(0.0, STAGE)
             self.load()
-            call = self._build_call(full_prompt, negative, used_seed, report) | options
+            call = self._build_call(full_prompt, negative, used_seed)
+            call |= {"num_inference_steps": steps, "guidance_scale": guidance}
+            if "callback_on_step_end" in self._parameters():
+                call["callback_on_step_end"] = _step_reporter(report, steps)
             pixels = _run(self._pipeline, call)
             truncated = _is_truncated(self._pipeline, full_prompt)
         report(1.0, STAGE)
@@ -204,8 +214,8 @@ class TextToImage:
             image=array_to_image(pixels),
             prompt=full_prompt,
             seed=used_seed,
-            num_inference_steps=int(options["num_inference_steps"]),
-            guidance_scale=options["guidance_scale"],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
             source=self._source,
             license=defaults.license,
             unknown_words=_list_unknown(text, defaults),
@@ -213,9 +223,9 @@ class TextToImage:
         )
 
     def _find_folder(self) -> Path:
+        if self._allow_download:
+            return self.fetch()
         folder = find_repository(self._source, required=MODEL_INDEX)
-        if folder is None and self._allow_download:
-            folder = download_repository(self._source, patterns=DOWNLOAD_PATTERNS)
         if folder is None:
             raise CheckpointError(
                 f"The text-to-image pipeline {self._source!r} is not on this machine.",
@@ -225,18 +235,19 @@ class TextToImage:
             )
         return folder
 
-    def _build_call(
-        self, prompt: str, negative_prompt: str | None, seed: int, report: Progress
-    ) -> dict[str, Any]:
-        """Return the keyword arguments of the pipeline, limited to those it has."""
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Return the parameters that calling the pipeline takes."""
+        return inspect.signature(self._pipeline.__call__).parameters
+
+    def _build_call(self, prompt: str, negative_prompt: str | None, seed: int) -> dict[str, Any]:
+        """Return the pipeline's keyword arguments that depend on the request."""
         import torch
 
-        accepted = inspect.signature(self._pipeline.__call__).parameters
-        if negative_prompt is not None and "negative_prompt" not in accepted:
+        if negative_prompt is not None and "negative_prompt" not in self._parameters():
             raise InvalidConfigError(
                 f"The pipeline {self._source!r} has no negative prompt.", hint="Leave it out."
             )
-        call: dict[str, Any] = {
+        call = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
             "height": self.defaults.height,
@@ -244,8 +255,6 @@ class TextToImage:
             "generator": torch.Generator("cpu").manual_seed(seed),
             "output_type": "np",
         }
-        if "callback_on_step_end" in accepted:
-            call["callback_on_step_end"] = _step_reporter(report)
         return {name: value for name, value in call.items() if value is not None}
 
 
@@ -308,13 +317,15 @@ def _check_negative_prompt(negative_prompt: str | None, guidance_scale: float) -
     return check_prompt(negative_prompt)
 
 
-def _step_reporter(report: Progress) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+def _step_reporter(
+    report: Progress, steps: int
+) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
     """Return a diffusers callback that reports step k of n; cancellation is what it raises."""
 
     def on_step_end(
         pipeline: Any, step: int, timestep: Any, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        count = max(1, int(getattr(pipeline, "num_timesteps", 0) or 1))
+        count = int(getattr(pipeline, "num_timesteps", 0) or steps)  # some schedulers take more
         # The last step leaves room for the decoder; generate() reports 1.0 itself.
         report(min(0.95, (step + 1) / (count + 1)), STAGE)
         return kwargs

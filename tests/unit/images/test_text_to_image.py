@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,14 @@ def test_prompt_steps_guidance_and_negative_prompt_all_count(drawer: TextToImage
         ]
     ]
     assert len(set(pictures)) == len(pictures)
+
+
+def test_threads_share_one_pipeline_and_get_their_own_pictures(drawer: TextToImage) -> None:
+    alone = [np.asarray(drawer.generate("a chair", seed=seed).image) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: drawer.generate("a chair", seed=seed), range(4)))
+    for picture, result in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(np.asarray(result.image), picture)
 
 
 def test_drawn_seed_is_told_and_repeats_the_picture(drawer: TextToImage) -> None:
@@ -312,3 +323,34 @@ def test_precision_defaults_follow_device_and_family(monkeypatch: pytest.MonkeyP
 def test_large_pipelines_are_offloaded_part_by_part() -> None:
     assert needs_offload(16 * 10**9, 16 * 10**9)
     assert not needs_offload(16 * 10**9, 24 * 10**9)
+
+
+def test_images_package_imports_no_network_library() -> None:
+    modules = "text_to_image, matting, matting_model, loading, crop, prompts, hub, pipeline_loading"
+    code = (
+        f"import sys; from dream_cad.images import {modules}; "
+        "sys.exit(any(n in sys.modules for n in ('torch', 'diffusers', 'transformers', "
+        "'onnxruntime', 'huggingface_hub')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_fetch_downloads_only_what_is_not_here(
+    tiny_text_to_image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    def download(source: str, *, patterns: tuple[str, ...]) -> Path:
+        assert not any(pattern.endswith((".py", ".bin")) for pattern in patterns)
+        fetched.append(source)
+        return tiny_text_to_image_folder
+
+    monkeypatch.setenv("DREAM_CAD_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(stage, "download_repository", download)
+
+    assert TextToImage(tiny_text_to_image_folder).fetch() == tiny_text_to_image_folder
+    assert fetched == []
+    remote = TextToImage("nobody/nothing-here", device="cpu", allow_download=True)
+    assert remote.generate("a chair", seed=0).source == "nobody/nothing-here"
+    assert set(fetched) == {"nobody/nothing-here"}
