@@ -23,7 +23,7 @@ $(STAMP):
 	@test -x $(BIN)/python || { echo "creating $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv $(VENV); }
 	@echo "installing dependencies (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 10 \
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --retries 10 \
 		--editable ".[$(EXTRAS)]" --constraint constraints.txt
 	@rm -f $(VENV)/.ready-*
 	@touch $@

@@ -147,5 +147,5 @@ def _check_port(what: str, port: int) -> Check:
 def _print_checks(checks: list[Check]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in checks:
-        table.add_row("ok" if check.is_good else "LOW", check.name, check.found)
+        table.add_row("ok" if check.is_good else "!!", check.name, check.found)
     output_console().print(table)
