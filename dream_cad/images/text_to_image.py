@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +22,12 @@ from dream_cad.exceptions import (
 )
 from dream_cad.gpu import get_total_vram
 from dream_cad.images.arrays import array_to_image
+from dream_cad.images.draw_options import (
+    check_guidance,
+    check_negative_prompt,
+    check_seed,
+    check_steps,
+)
 from dream_cad.images.hub import download_repository, find_repository
 from dream_cad.images.pipeline_folder import (
     DOWNLOAD_PATTERNS,
@@ -42,9 +46,6 @@ from dream_cad.images.prompts import apply_template, check_prompt, find_unknown_
 from dream_cad.settings import CheckpointChoice, Precision, get_settings
 
 STAGE = "text_to_image"
-MAX_STEPS = 200
-MAX_GUIDANCE = 50.0
-MAX_SEED = 2**63 - 1
 PUBLISHED_MIN_VRAM_GB = 10.0
 """The default pipeline's largest part (8 GB in bfloat16) and its activations."""
 
@@ -193,10 +194,10 @@ class TextToImage:
         """
         defaults = self.defaults
         text = check_prompt(prompt)
-        steps = _check_steps(num_inference_steps, defaults)
-        guidance = _check_guidance(guidance_scale, defaults)
-        negative = _check_negative_prompt(negative_prompt, guidance)
-        used_seed = _check_seed(seed)
+        steps = check_steps(num_inference_steps, defaults)
+        guidance = check_guidance(guidance_scale, defaults)
+        negative = check_negative_prompt(negative_prompt, guidance)
+        used_seed = check_seed(seed)
         template = defaults.prompt_template or get_settings().prompt_template
         full_prompt = apply_template(template, text)
         report = progress or _ignore
@@ -275,46 +276,6 @@ def _choose_source(checkpoint: CheckpointChoice | None) -> str:
             hint="Reinstall dream_cad, or set DREAM_CAD_CHECKPOINT=published.",
         )
     return str(nano)
-
-
-def _check_steps(steps: int | None, defaults: PipelineDefaults) -> int:
-    if steps is None:
-        return defaults.num_inference_steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise InvalidConfigError(
-            f"num_inference_steps is {steps!r}; a whole number from 1 to {MAX_STEPS} is needed."
-        )
-    return steps
-
-
-def _check_guidance(scale: float | None, defaults: PipelineDefaults) -> float:
-    if scale is None:
-        return defaults.guidance_scale
-    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
-    if not is_number or not math.isfinite(scale) or not 0 <= scale <= MAX_GUIDANCE:
-        raise InvalidConfigError(
-            f"guidance_scale is {scale!r}; a number from 0 to {MAX_GUIDANCE:g} is needed."
-        )
-    return float(scale)
-
-
-def _check_seed(seed: int | None) -> int:
-    if seed is None:
-        return secrets.randbelow(2**32)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise InvalidConfigError(f"seed is {seed!r}; a whole number from 0 to 2^63 - 1 is needed.")
-    return seed
-
-
-def _check_negative_prompt(negative_prompt: str | None, guidance_scale: float) -> str | None:
-    if negative_prompt is None or (isinstance(negative_prompt, str) and not negative_prompt):
-        return None
-    if guidance_scale <= 1:
-        raise InvalidConfigError(
-            f"A negative prompt has no effect at guidance_scale {guidance_scale:g}.",
-            hint="Raise guidance_scale above 1, or leave the negative prompt out.",
-        )
-    return check_prompt(negative_prompt)
 
 
 def _step_reporter(
