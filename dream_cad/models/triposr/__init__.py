@@ -231,8 +231,8 @@ class TripoSR(Model3D):
         with self._lock, cuda_memory_errors("generating"):
             progress(0.0, "loading")
             loaded = self._require_loaded()
-            mesh = run(loaded.pipeline, picture, options, clock, progress)
-            metadata = receipt | self._describe(loaded, options)
+            mesh, prepared = run(loaded.pipeline, picture, options, clock, progress)
+            metadata = receipt | self._describe(loaded, options) | {"matting": prepared.matting}
         if get_settings().profile:
             metadata["profile"] = {name: round(s, 4) for name, s in clock.seconds.items()}
         progress(1.0, "done")

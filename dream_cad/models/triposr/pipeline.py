@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from dream_cad.exceptions import GenerationError, InsufficientVRAMError
 from dream_cad.images.crop import composite_on_grey, prepare_foreground
-from dream_cad.images.matting import remove_background
+from dream_cad.images.matting import matte
 from dream_cad.mesh.data import MeshData
 from dream_cad.models.base import ProgressCallback, ignore_progress
 from dream_cad.models.profile import StageClock, part_of
@@ -35,23 +36,35 @@ CPU_CHUNK = 8_192
 CUDA_CHUNK = 262_144
 
 
-def prepare(image: Image.Image, options: TripoSROptions) -> Image.Image:
+@dataclass(frozen=True)
+class PreparedImage:
+    """What the network sees, and for the receipt how the background was removed.
+
+    Attributes:
+        image: RGB, before it is resized.
+        matting: method and model of the matting, or None if the picture was taken as it is.
+    """
+
+    image: Image.Image
+    matting: dict[str, str | None] | None = None
+
+
+def prepare(image: Image.Image, options: TripoSROptions) -> PreparedImage:
     """Cut the object out and put it on grey, as the options say.
 
     Args:
         image: RGB or RGBA, from ``load_image``.
         options: ``remove_background``, ``matting``, ``foreground_ratio``.
 
-    Returns:
-        The RGB picture that the network sees, before it is resized.
-
     Raises:
         InvalidConfigError: no object is found.
+        CheckpointError: a matting network was asked for and is not on this machine.
     """
     if options.remove_background:
-        rgba = remove_background(image, options.matting)
-        return prepare_foreground(rgba, options.foreground_ratio)
-    return composite_on_grey(image) if image.mode == "RGBA" else image
+        matted = matte(image, options.matting)
+        square = prepare_foreground(matted.image, options.foreground_ratio)
+        return PreparedImage(square, {"method": matted.method, "model": matted.model})
+    return PreparedImage(composite_on_grey(image) if image.mode == "RGBA" else image)
 
 
 class TripoSRPipeline:
@@ -162,7 +175,8 @@ def vertex_colors(
 
 def quantize(colors: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Round colours in [0, 1] to uint8, halves to even as the published code does."""
-    return np.rint(colors * np.float32(255)).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(colors * np.float32(255)).astype(np.uint8)
+    return rounded
 
 
 def run(
@@ -171,19 +185,19 @@ def run(
     options: TripoSROptions,
     clock: StageClock,
     progress: ProgressCallback,
-) -> MeshData:
+) -> tuple[MeshData, PreparedImage]:
     """Run every stage on one picture; see the stages for arguments and errors."""
     progress(0.0, "preprocess")
     with clock.stage("preprocess"):
         prepared = prepare(image, options)
     progress(0.1, "encode")
     with clock.stage("encode"):
-        code = pipeline.encode([prepared])[0]
+        code = pipeline.encode([prepared.image])[0]
         _wait_for(code)
     with clock.stage("surface"):
         raw = pipeline.extract(code, options, part_of(progress, 0.4, 0.8))
     with clock.stage("finish"):
-        return finish(raw, options, part_of(progress, 0.8, 1.0))
+        return finish(raw, options, part_of(progress, 0.8, 1.0)), prepared
 
 
 def _wait_for(tensor: Tensor) -> None:
