@@ -35,11 +35,19 @@ def find_matting_model(source: str | None = None) -> Path | None:
     Args:
         source: ONNX file, folder with ``onnx/model.onnx``, or repository; by default
             DREAM_CAD_MATTING_MODEL.
+
+    Raises:
+        CheckpointError: a file or folder is named that is not there or holds no network.
     """
     name = source or get_settings().matting_model
     path = Path(name).expanduser()
     if path.suffix == ".onnx":
-        return path if path.is_file() else None
+        if not path.is_file():
+            raise CheckpointError(
+                f"There is no matting network at {name!r}.",
+                hint="Correct or unset DREAM_CAD_MATTING_MODEL.",
+            )
+        return path
     folder = find_repository(name, required=ONNX_FILE)
     return folder / ONNX_FILE if folder is not None else None
 

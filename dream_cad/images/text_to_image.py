@@ -46,6 +46,7 @@ from dream_cad.images.prompts import apply_template, check_prompt, find_unknown_
 from dream_cad.settings import CheckpointChoice, Precision, get_settings
 
 STAGE = "text_to_image"
+NANO = "nano"
 PUBLISHED_MIN_VRAM_GB = 10.0
 """The default pipeline's largest part (8 GB in bfloat16) and its activations."""
 
@@ -62,7 +63,7 @@ class TextToImageResult:
         seed: the seed used, also when it was drawn by chance.
         unknown_words: words of the prompt that the text encoder does not know.
         truncated: whether the text was longer than the encoder reads.
-        source: folder name or repository id of the pipeline.
+        source: folder or repository id of the pipeline, or "nano" for the bundled one.
         license: licence of its weights.
     """
 
@@ -114,6 +115,11 @@ class TextToImage:
     def source(self) -> str:
         """Folder or repository id of the pipeline."""
         return self._source
+
+    @property
+    def is_nano(self) -> bool:
+        """Whether this is the small pipeline that ships with the package."""
+        return self._source == str(nano_folder(TEXT_TO_IMAGE))
 
     @property
     def is_loaded(self) -> bool:
@@ -217,7 +223,7 @@ class TextToImage:
             seed=used_seed,
             num_inference_steps=steps,
             guidance_scale=guidance,
-            source=self._source,
+            source=NANO if self.is_nano else self._source,
             license=defaults.license,
             unknown_words=_list_unknown(text, defaults),
             truncated=truncated,

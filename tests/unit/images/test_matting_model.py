@@ -123,6 +123,14 @@ def test_damaged_weights_do_not_fall_back_to_grabcut(
         matting.matte(red_square)
 
 
+def test_named_file_that_is_not_there_is_an_error_even_for_auto(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, red_square: Image.Image
+) -> None:
+    monkeypatch.setenv("DREAM_CAD_MATTING_MODEL", str(tmp_path / "missing.onnx"))
+    with pytest.raises(CheckpointError, match="no matting network at"):
+        matting.matte(red_square)
+
+
 def test_network_for_other_inputs_is_refused(tmp_path: Path) -> None:
     path = _write_network(tmp_path / "m.onnx", gain=1.0, channels=4)
     with pytest.raises(CheckpointError, match="1, 3, H, W"):

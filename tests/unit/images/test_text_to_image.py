@@ -293,6 +293,15 @@ def test_default_source_follows_the_checkpoint_choice(
     assert TextToImage().source == expected
 
 
+def test_bundled_pipeline_is_called_nano_not_by_its_path(
+    tiny_text_to_image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "nano_folder", lambda name: tiny_text_to_image_folder)
+    bundled = TextToImage(checkpoint="nano", device="cpu")
+    assert bundled.is_nano
+    assert bundled.generate("a chair", seed=0).source == "nano"
+
+
 def test_nano_asked_for_but_not_shipped_does_not_fall_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
