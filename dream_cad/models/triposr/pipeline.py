@@ -28,6 +28,7 @@ from dream_cad.models.triposr.frame import to_gltf
 from dream_cad.models.triposr.network import TripoSRNetwork
 from dream_cad.models.triposr.options import TripoSROptions
 from dream_cad.models.triposr.preprocess import image_to_tensor
+from dream_cad.models.triposr.render import orbit_rays, render_rays
 from dream_cad.settings import get_settings
 from dream_cad.surface.extract import extract_surface
 
@@ -119,6 +120,32 @@ class TripoSRPipeline:
             radius=self.config.radius,
             density_bias=self.config.density_bias,
         )
+
+    def render(
+        self, scene_code: Tensor, *, views: int = 4, size: int = 128, elevation_deg: float = 0.0
+    ) -> NDArray[np.uint8]:
+        """Render the field itself, which shows what a threshold cuts off.
+
+        Args:
+            scene_code: (3, C, H, W), from ``encode``.
+            views: pictures on a circle, the first from the front.
+            size: side of a picture in pixels.
+            elevation_deg: height of the camera above the horizon.
+
+        Returns:
+            (views, size, size, 3) RGB on white.
+        """
+        rays = orbit_rays(views, elevation_deg=elevation_deg, height=size, width=size)
+        origins, directions = (part.to(self.device) for part in rays)
+        colors = render_rays(
+            self.field(scene_code).query,
+            origins,
+            directions,
+            radius=self.config.radius,
+            density_bias=self.config.density_bias,
+            num_samples=self.config.num_samples_per_ray,
+        )
+        return quantize(colors.cpu().numpy())
 
     def chunk_size(self, options: TripoSROptions) -> int:
         """Points a field query: asked for, or by device, times DREAM_CAD_BATCH_SIZE."""
