@@ -11,11 +11,15 @@ from rich.filesize import decimal
 from rich.progress import Progress
 
 from dream_cad.cli.console import download_bar
+from dream_cad.cli.pull_stage import STAGES, pull_stage
+from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.download import CheckpointDownloader, DownloadPlan
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="Model, for example triposr.")],
+    model: Annotated[
+        str, typer.Argument(help="Model, for example triposr; or text-to-image, matting.")
+    ],
     to: Annotated[
         Path | None,
         typer.Option(help="Folder to put the files into; one in DREAM_CAD_CACHE_DIR if not given."),
@@ -23,6 +27,11 @@ def pull(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Fetch the published weights of MODEL; sizes and licence are shown first."""
+    if model in STAGES:
+        if to is not None:
+            raise InvalidConfigError(f"--to is for models; {model} goes to DREAM_CAD_CACHE_DIR.")
+        pull_stage(model, yes=yes)
+        return
     with closing(CheckpointDownloader()) as downloader:
         plan = downloader.plan(model, to)
         _show_plan(plan)

@@ -7,7 +7,9 @@ Nothing is ever downloaded except by ``download_repository``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from dream_cad.exceptions import CheckpointError, DownloadError, InvalidConfigError
@@ -68,6 +70,22 @@ def _find_in_caches(repository: str, revision: str | None, required: str) -> Pat
     return None
 
 
+def list_repository(source: str, *, patterns: Sequence[str]) -> dict[str, int]:
+    """Ask the hub which files ``download_repository`` would fetch: name to size in bytes.
+
+    Raises:
+        DownloadError: no network, no such repository, or access refused.
+        InvalidConfigError: not a repository id.
+    """
+    from huggingface_hub import HfApi
+
+    repository, revision = split_source(source)
+    with _download_errors(source):
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
+    return {name: size for name, size in sizes.items() if any(fnmatch(name, p) for p in patterns)}
+
+
 def download_repository(source: str, *, patterns: Sequence[str]) -> Path:
     """Fetch the files of a repository that match ``patterns``; resumes after an interruption.
 
@@ -79,22 +97,32 @@ def download_repository(source: str, *, patterns: Sequence[str]) -> Path:
         InvalidConfigError: not a repository id.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     repository, revision = split_source(source)
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=_download_folder(),
-            allow_patterns=list(patterns),
+    with _download_errors(source):
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=_download_folder(),
+                allow_patterns=list(patterns),
+            )
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+
+
+@contextmanager
+def _download_errors(source: str) -> Iterator[None]:
+    """Turn what the hub's client raises into DownloadError."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         raise DownloadError(
             f"The repository {source!r} could not be fetched: {error}",
             hint="Check the network and the name; some repositories need `hf auth login`.",
         ) from error
-    return Path(folder)
 
 
 def _download_folder() -> Path:

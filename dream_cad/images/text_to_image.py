@@ -272,16 +272,22 @@ def _ignore(fraction: float, stage: str) -> None:
 def _choose_source(checkpoint: CheckpointChoice | None) -> str:
     """Return nano's folder or the published pipeline; explicit choices never fall back."""
     choice, nano = checkpoint or get_settings().checkpoint, nano_folder(TEXT_TO_IMAGE)
-    if choice == "published":
-        return get_settings().text_to_image
-    if choice == "auto" and (nano is None or get_total_vram() >= PUBLISHED_MIN_VRAM_GB):
-        return get_settings().text_to_image
+    published = get_settings().text_to_image
+    if choice == "published" or (choice == "auto" and (nano is None or _is_usable(published))):
+        return published
     if nano is None:
         raise CheckpointError(
             "No nano text-to-image checkpoint is shipped in this installation.",
             hint="Reinstall dream_cad, or set DREAM_CAD_CHECKPOINT=published.",
         )
     return str(nano)
+
+
+def _is_usable(published: str) -> bool:
+    """Tell whether the GPU is large enough and the files are on this machine."""
+    if get_total_vram() < PUBLISHED_MIN_VRAM_GB:
+        return False
+    return find_repository(published, required=MODEL_INDEX) is not None
 
 
 def _step_reporter(

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dream_cad.exceptions import CheckpointError, DownloadError, InvalidConfigError
 from dream_cad.images import hub
 from dream_cad.images.pipeline_folder import (
+    DOWNLOAD_PATTERNS,
     count_weight_bytes,
     find_variant,
     read_defaults,
@@ -156,3 +158,18 @@ def test_download_asks_for_the_pinned_revision_and_safe_files_only(
     assert (asked["repository"], asked["revision"]) == ("a/b", "v1")
     assert asked["allow_patterns"] == ["*.safetensors"]
     assert asked["cache_dir"] == tmp_path / "hub"
+
+
+def test_listing_names_the_files_to_fetch_with_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    files = {"model_index.json": 10, "unet/w.safetensors": 500, "unet/w.bin": 500, "x.py": 1}
+
+    def model_info(api: object, repository: str, **kwargs: object) -> SimpleNamespace:
+        assert (repository, kwargs["revision"]) == ("a/b", "v1")
+        siblings = [SimpleNamespace(rfilename=name, size=size) for name, size in files.items()]
+        return SimpleNamespace(siblings=siblings)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    listed = hub.list_repository("a/b@v1", patterns=DOWNLOAD_PATTERNS)
+    assert listed == {"model_index.json": 10, "unet/w.safetensors": 500}

@@ -270,19 +270,21 @@ def test_sources_that_are_not_here_say_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "nano", "vram_gb", "expected"),
+    ("checkpoint", "nano", "vram_gb", "is_here", "expected"),
     [
-        ("published", "nano-folder", 0.0, "owner/published"),
-        ("nano", "nano-folder", 80.0, "nano-folder"),
-        ("auto", "nano-folder", 0.0, "nano-folder"),
-        ("auto", "nano-folder", 80.0, "owner/published"),
-        ("auto", None, 0.0, "owner/published"),
+        ("published", "nano-folder", 0.0, False, "owner/published"),
+        ("nano", "nano-folder", 80.0, True, "nano-folder"),
+        ("auto", "nano-folder", 0.0, True, "nano-folder"),
+        ("auto", "nano-folder", 80.0, True, "owner/published"),
+        ("auto", "nano-folder", 80.0, False, "nano-folder"),
+        ("auto", None, 0.0, False, "owner/published"),
     ],
 )
 def test_default_source_follows_the_checkpoint_choice(
     checkpoint: str,
     nano: str | None,
     vram_gb: float,
+    is_here: bool,
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -290,6 +292,8 @@ def test_default_source_follows_the_checkpoint_choice(
     monkeypatch.setenv("DREAM_CAD_CHECKPOINT", checkpoint)
     monkeypatch.setattr(stage, "nano_folder", lambda name: nano and Path(nano))
     monkeypatch.setattr(stage, "get_total_vram", lambda: vram_gb)
+    here = Path("/here") if is_here else None
+    monkeypatch.setattr(stage, "find_repository", lambda source, required: here)
     assert TextToImage().source == expected
 
 
