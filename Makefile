@@ -17,6 +17,7 @@ help:
 	@echo "make setup | demo | test | check | bench | clean"
 
 setup: $(STAMP)
+	@:
 
 $(STAMP):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found." >&2; exit 1; }
