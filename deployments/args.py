@@ -47,7 +47,12 @@ class FinisherArgs(_Args):
     """The CPU stage that cleans up, exports and draws previews."""
 
     num_replicas: int = Field(1, ge=1, le=1024)
-    concurrency: int = Field(2, ge=1, le=64, description="Meshes at once in one replica.")
+    concurrency: int = Field(
+        default_factory=lambda: get_settings().max_workers,
+        ge=1,
+        le=256,
+        description="Meshes at once in one replica; DREAM_CAD_MAX_WORKERS when not given.",
+    )
     num_cpus: float | None = Field(None, ge=0, le=256)
 
 
@@ -67,7 +72,7 @@ class QueueArgs(_Args):
 
     lease_s: float = Field(30.0, gt=0, description="A claim lapses after so long without a sign.")
     look_ahead: int = Field(1, ge=0, le=8, description="Jobs prepared before a slot is free.")
-    retry_backoff_s: float = Field(1.0, ge=0, description="Rest of a slot after a lost replica.")
+    retry_backoff_s: float = Field(1.0, ge=0, description="Rest before another attempt.")
     cancel_grace_s: float = Field(10.0, gt=0, description="Time to stop before it is forced.")
 
 

@@ -37,8 +37,10 @@ class Settings(BaseSettings):
     output_dir: Path = Field(Path("outputs"), description="Where meshes go when no path is given.")
 
     gpu_id: int = Field(0, ge=0, description="CUDA device of this process.")
-    max_workers: int = Field(2, ge=1, le=256, description="Most workers a BatchProcessor starts.")
-    batch_size: int = Field(1, ge=1, le=64, description="Field-query and image batch multiplier.")
+    max_workers: int = Field(
+        2, ge=1, le=256, description="Meshes finished at once by a server process."
+    )
+    batch_size: int = Field(1, ge=1, le=64, description="Multiplies the points of one field query.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least severe log line written; DEBUG shows tracebacks as well."

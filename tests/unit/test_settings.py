@@ -119,3 +119,25 @@ def test_unknown_variables_are_left_alone(set_settings: SetSettings) -> None:
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         get_settings().gpu_id = 1  # type: ignore[misc]
+
+
+def test_max_workers_is_how_many_meshes_a_server_finishes_at_once(
+    set_settings: SetSettings,
+) -> None:
+    from deployments.args import FinisherArgs
+
+    assert FinisherArgs().concurrency == 2
+    set_settings(max_workers=5)
+    assert FinisherArgs().concurrency == 5
+    assert FinisherArgs(concurrency=3).concurrency == 3
+
+
+def test_database_url_is_where_the_queue_keeps_its_jobs(
+    set_settings: SetSettings, tmp_path: Path
+) -> None:
+    from dream_cad.queue.database import default_database_url
+
+    set_settings(output_dir=tmp_path)
+    assert default_database_url() == f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
+    set_settings(database_url="sqlite:////elsewhere/jobs.sqlite3")
+    assert default_database_url() == "sqlite:////elsewhere/jobs.sqlite3"
