@@ -79,6 +79,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (Abort, KeyboardInterrupt):
         show_error("Aborted.")
         return FAILURE
+    except Exception as error:  # noqa: BLE001 - the last door: a fault of ours, told briefly
+        return _report_fault(error)
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -92,6 +94,17 @@ def _report(error: DreamCadError) -> int:
         traceback.print_exception(error)
     show_error(error.message, error.hint)
     return USAGE if isinstance(error, InvalidConfigError) else FAILURE
+
+
+def _report_fault(error: Exception) -> int:
+    if _is_debugging():
+        traceback.print_exception(error)
+    text = str(error).partition("\n")[0] or "no message"
+    show_error(
+        f"Internal fault, {type(error).__name__}: {text}",
+        "DREAM_CAD_LOG_LEVEL=DEBUG shows where.",
+    )
+    return FAILURE
 
 
 def _is_debugging() -> bool:

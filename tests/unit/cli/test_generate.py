@@ -133,6 +133,21 @@ def test_debug_level_shows_the_traceback(capsys: Capture, set_settings: SetSetti
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_fault_of_the_program_is_told_briefly(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, set_settings: SetSettings, level: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    set_settings(log_level=level)
+    monkeypatch.setattr(Tetrahedron, "_make", fail)
+    assert run(["generate", "x"]) == 1
+    error = capsys.readouterr().err
+    assert "error: Internal fault, RuntimeError: first line\n" in error
+    assert ("Traceback" in error) is (level == "debug")
+
+
 def test_bad_settings_are_named(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, set_settings: SetSettings
 ) -> None:
