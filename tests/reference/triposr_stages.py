@@ -10,21 +10,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dream_cad.images.crop import composite_on_grey, crop_to_foreground
+from dream_cad.images.crop import composite_on_grey, crop_to_foreground, prepare_foreground
+from dream_cad.mesh.bake import bake_texture, rasterize_positions
+from dream_cad.mesh.unwrap import unwrap_uv
 from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.field import TriplaneField
+from dream_cad.models.triposr.frame import rotate
 from dream_cad.models.triposr.network import (
     ImageTokenizer,
     NeRFMLP,
     Transformer1D,
     TriplaneTokenizer,
     TriplaneUpsampler,
+    TripoSRNetwork,
 )
+from dream_cad.models.triposr.pipeline import TripoSRPipeline, quantize
 from dream_cad.models.triposr.preprocess import image_to_tensor
 from dream_cad.models.triposr.render import intersect_box, orbit_rays, render_rays
 from dream_cad.nn.attention import Attention, FeedForward, TransformerBlock
 from dream_cad.nn.embeddings import interpolate_position_embeddings
 from dream_cad.nn.vit import ViTConfig
+from dream_cad.surface.extract import extract_surface
 from tests.reference.cases import Case
 
 Outputs = dict[str, Any]
@@ -64,7 +70,8 @@ def image_tokenizer(case: Case) -> Outputs:
             embeddings = case.tensor("position_embeddings")
             outputs[f"pos_{mode}"] = interpolate_position_embeddings(embeddings, grid, grid, mode)
         else:
-            tokenizer = ImageTokenizer(vit_config(case.config["vit"], mode))
+            config = case.config
+            tokenizer = ImageTokenizer(vit_config(config.pop("vit") | config, mode))
             case.fill(tokenizer)
             tokens = tokenizer(case.tensor("images")[:, 0]).transpose(1, 2)[:, None]
             outputs |= dict.fromkeys((f"tokens_{mode}", f"tokens_{mode}_sub"), tokens)
@@ -178,6 +185,73 @@ def network_config(case: Case, mode: str) -> TripoSRConfig:
     return dataclasses.replace(config, vit=vit)
 
 
+def grid_points(resolution: int, radius: float) -> torch.Tensor:
+    """(N^3, 3) grid of the surface extraction, end points included, x slowest."""
+    axis = torch.from_numpy(np.linspace(0, 1, resolution, dtype=np.float32)) * 2 * radius - radius
+    return torch.cartesian_prod(axis, axis, axis)
+
+
+def surface(case: Case) -> Outputs:
+    if case.has("colors"):
+        rgb = quantize(case.input("colors"))
+        alpha = np.full((len(rgb), 1), 255, np.uint8)
+        return {"rgba_u8": np.concatenate((rgb, alpha), axis=1)}
+    return extract(case, make_field(case))
+
+
+def extract(case: Case, field: TriplaneField) -> Outputs:
+    """Density on the grid, our mesh, and colours at the case's own vertices."""
+    resolution = case.config["resolution"]
+    mesh = extract_surface(field, resolution=resolution, threshold=case.config["threshold"])
+    density = field.density(grid_points(resolution, field.radius))
+    return {
+        "density": density.view(resolution, resolution, resolution),
+        "vertices": mesh.vertices,
+        "faces": mesh.faces,
+        "colors": field.color(torch.from_numpy(case.expected()["vertices"])),
+    }
+
+
+def output_frame(case: Case) -> Outputs:
+    matrix = np.array(case.config["matrix"], dtype=np.float32)
+    vertices = rotate(case.input("vertices"), matrix)
+    return {"vertices": vertices[: len(case.expected()["vertices"])]}
+
+
+def texture(case: Case) -> Outputs:
+    config, stored, field = case.config, case.expected(), make_field(case)
+    size, padding = config["texture_resolution"], config["padding"]
+    atlas = unwrap_uv(
+        case.input("vertices"), case.input("faces"), texture_size=size, padding=padding
+    )
+    positions, coverage = rasterize_positions(
+        case.input("vertices")[stored["vmapping"]],
+        stored["indices"].astype(np.int32),
+        stored["uvs"],
+        texture_size=size,
+        padding=padding,
+    )
+    colors = bake_texture(
+        lambda points: field.color(torch.from_numpy(points)).numpy(), positions, coverage
+    )
+    return {"positions": positions, "coverage": coverage, "colors": colors, "atlas": atlas}
+
+
+def end_to_end(case: Case) -> Outputs:
+    ratio = case.config["foreground_ratio"]
+    composite = prepare_foreground(Image.fromarray(case.input("rgba")), ratio)
+    outputs: Outputs = {"composite": composite}
+    for suffix, mode in (("_size", "size"), ("", "scale")):
+        network = TripoSRNetwork(network_config(case, mode))
+        case.fill(network)
+        images = image_to_tensor(composite, network.config.cond_image_size)
+        tokens = network.encode_image(images)
+        outputs[f"tokens{suffix}"] = tokens.transpose(1, 2)
+        outputs[f"scene_codes{suffix}"] = network.decode_tokens(tokens)
+    field = TripoSRPipeline(network).field(outputs["scene_codes"][0])
+    return outputs | extract(case, field)
+
+
 STAGES: dict[str, Callable[[Case], Outputs]] = {
     "preprocess": preprocess,
     "image tokenizer": image_tokenizer,
@@ -186,11 +260,9 @@ STAGES: dict[str, Callable[[Case], Outputs]] = {
     "upsampler": upsampler,
     "decoder": decoder,
     "field query": field_query,
+    "surface": surface,
+    "output frame": output_frame,
     "renderer": renderer,
+    "texture": texture,
+    "end to end": end_to_end,
 }
-
-
-def grid_points(resolution: int, radius: float) -> torch.Tensor:
-    """(N^3, 3) grid of the surface extraction, end points included, x slowest."""
-    axis = torch.from_numpy(np.linspace(0, 1, resolution, dtype=np.float32)) * 2 * radius - radius
-    return torch.cartesian_prod(axis, axis, axis)
