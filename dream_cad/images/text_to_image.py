@@ -211,7 +211,7 @@ class TextToImage:
             report(0.0, STAGE)
             self.load()
             call = self._build_call(full_prompt, negative, used_seed)
-            call |= {"num_inference_steps": steps, "guidance_scale": guidance}
+            call |= {"num_inference_steps": steps, "guidance_scale": self._accepted(guidance)}
             if "callback_on_step_end" in self._parameters():
                 call["callback_on_step_end"] = _step_reporter(report, steps)
             pixels = _run(self._pipeline, call)
@@ -262,7 +262,14 @@ class TextToImage:
             "generator": torch.Generator("cpu").manual_seed(seed),
             "output_type": "np",
         }
+        if self.defaults.height is not None and "use_resolution_binning" in self._parameters():
+            call["use_resolution_binning"] = False  # draw the size that is named, not a near one
         return {name: value for name, value in call.items() if value is not None}
+
+    def _accepted(self, guidance_scale: float) -> float:
+        """Return the scale as the pipeline takes it: all below 1 mean none, PRX refuses them."""
+        is_prx = type(self._pipeline).__name__.startswith("PRX")
+        return max(guidance_scale, 1.0) if is_prx else guidance_scale
 
 
 def _ignore(fraction: float, stage: str) -> None:

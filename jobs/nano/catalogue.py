@@ -142,10 +142,12 @@ def _palette(rng: Generator, color: str, material: str) -> NDArray[np.float32]:
 
 
 def _second_color(rng: Generator, color: str) -> NDArray[np.float64]:
-    pale = np.array(COLORS["white"][0]) * 0.94
+    pale: NDArray[np.float64] = np.array(COLORS["white"][0]) * 0.94
     if color == "white":
-        return np.array(COLORS[str(rng.choice(["red", "blue", "orange"]))][0])
-    return 0.25 * np.array(COLORS[color][0]) + 0.75 * pale
+        contrast = str(rng.choice(["red", "blue", "orange"]))
+        return np.array(COLORS[contrast][0], np.float64)
+    blend: NDArray[np.float64] = 0.25 * np.array(COLORS[color][0]) + 0.75 * pale
+    return blend
 
 
 def _stretched(part: Primitive, factors: tuple[float, float, float]) -> Primitive:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,11 @@ def sample_points(
     near = surface + rng.normal(size=surface.shape) * spread
     free = rng.uniform(-BOX, BOX, (count - near_count, 3))
     points = np.concatenate([near, free]).astype(np.float32)
-    points = np.clip(points, -BOX, BOX)
-    points = points[rng.permutation(count)].astype(np.float16)
-    wide = points.astype(np.float32)
+    points = np.clip(points, -BOX, BOX)[rng.permutation(count)]
+    half = points.astype(np.float16)
+    wide = half.astype(np.float32)
     colors = (solid.color(wide) * 255 + 0.5).astype(np.uint8)
-    return points, solid.distance(wide).astype(np.float16), colors
+    return half, solid.distance(wide).astype(np.float16), colors
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,13 @@ def make_shard(folder: Path, index: int) -> Path:
     columns: dict[str, list[object]] = {
         name: []
         for name in (
-            "pictures", "points", "distances", "colors", "captions", "categories", "color_names"
+            "pictures",
+            "points",
+            "distances",
+            "colors",
+            "captions",
+            "categories",
+            "color_names",
         )
     }
     for seed in range(first, first + SHARD_ITEMS):
@@ -103,7 +110,8 @@ def make_shard(folder: Path, index: int) -> Path:
         for name, value in zip(columns, (*row, *labels), strict=True):
             columns[name].append(value)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{name: np.array(values) for name, values in columns.items()})
+    arrays: dict[str, Any] = {name: np.array(values) for name, values in columns.items()}
+    np.savez(partial, **arrays)
     os.replace(partial, path)
     return path
 

@@ -26,7 +26,7 @@ class Schedule:
 
     steps: int
     minutes: float
-    warmup_steps: int = 200
+    warmup_steps: int = 100
     tail: float = 0.5
     _start: float = field(default_factory=time.monotonic)
 
@@ -59,7 +59,11 @@ class Optimizer:
         if hidden:
             self._parts.append(
                 torch.optim.Muon(
-                    hidden, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+                    hidden,
+                    lr=rate,
+                    weight_decay=0.01,
+                    ns_steps=3,
+                    adjust_lr_fn="match_rms_adamw",
                 )
             )
         self._rate = rate

@@ -155,18 +155,20 @@ class Solid:
         low, high = _tight_bounds(self, near)
         scale = np.float32(1.0 / (high - low).max())
         center = 0.5 * (low + high)
-        return replace(
-            self, centers=(self.centers - center) * scale, sizes=self.sizes * scale
-        )
+        return replace(self, centers=(self.centers - center) * scale, sizes=self.sizes * scale)
 
     def distance(self, points: Float) -> Float:
         """Return the signed distance (negative inside) at (P, 3) points, (P,) float32."""
-        return _distance_at(points, self.kinds, self.to_local, self.centers, self.sizes, self.carve)
+        values: Float = _distance_at(
+            points, self.kinds, self.to_local, self.centers, self.sizes, self.carve
+        )
+        return values
 
     def color(self, points: Float) -> Float:
         """Return the colour of the nearest part at (P, 3) points, (P, 3) in [0, 1]."""
         part = _part_at(points, self.kinds, self.to_local, self.centers, self.sizes, self.carve)
-        return self.colors[part]
+        values: Float = self.colors[part]
+        return values
 
     def project(self, points: Float, steps: int = 4) -> Float:
         """Move (P, 3) points onto the surface by Newton steps along the numeric gradient."""

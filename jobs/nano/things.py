@@ -33,8 +33,13 @@ def bowl(rng: Generator) -> Parts:
     return [
         cone((0, 0, 0.5 * height), 0.5 * radius, radius, height),
         cone((0, 0, 0.03), 0.5 * radius, 0.45 * radius, 0.1),
-        cone((0, 0, 0.5 * height + wall), 0.5 * radius - 0.3 * wall, radius - wall, height,
-             carve=True),
+        cone(
+            (0, 0, 0.5 * height + wall),
+            0.5 * radius - 0.3 * wall,
+            radius - wall,
+            height,
+            carve=True,
+        ),
     ]
 
 
@@ -42,8 +47,7 @@ def mug(rng: Generator) -> Parts:
     """A cylinder with an opening and a ring handle on its right."""
     radius, height = rng.uniform(0.26, 0.34), rng.uniform(0.56, 0.74)
     ring = rng.uniform(0.17, 0.22)
-    handle = torus((0, radius + 0.35 * ring, 0.5 * height), ring, 0.055,
-                   turn=rotation("y", 90))
+    handle = torus((0, radius + 0.35 * ring, 0.5 * height), ring, 0.055, turn=rotation("y", 90))
     return [
         handle,
         cone((0, 0, 0.5 * height), radius, radius, height),
@@ -86,10 +90,12 @@ def hammer(rng: Generator) -> Parts:
     return [
         cone((0, 0, 0.5 * handle), 0.065, 0.055, handle + 0.1, slot=3),
         box((0, 0.05 * head, top), shape),
-        cone((0, 0.4 * head, top), 0.55 * thickness, 0.55 * thickness, 0.25 * head,
-             turn=_LIE_ALONG_Y),
-        cone((0, -0.4 * head, top), 0.12 * thickness, 0.5 * thickness, 0.35 * head,
-             turn=_LIE_ALONG_Y),
+        cone(
+            (0, 0.4 * head, top), 0.55 * thickness, 0.55 * thickness, 0.25 * head, turn=_LIE_ALONG_Y
+        ),
+        cone(
+            (0, -0.4 * head, top), 0.12 * thickness, 0.5 * thickness, 0.35 * head, turn=_LIE_ALONG_Y
+        ),
     ]
 
 
@@ -141,12 +147,21 @@ def car(rng: Generator) -> Parts:
     shift = rng.uniform(-0.14, -0.02) * length
     parts = [
         box((0, 0, base + 0.5 * body), (length, width, body), rounding=0.06),
-        box((shift, 0, base + body + 0.4 * cabin), (cabin_length, 0.84 * width, cabin),
-            rounding=0.07),
-        box((shift, 0, base + body + 0.42 * cabin), (cabin_length + 0.02, 0.7 * width,
-            0.5 * cabin), slot=2),
-        box((shift, 0, base + body + 0.42 * cabin), (0.7 * cabin_length, 0.86 * width,
-            0.5 * cabin), slot=2),
+        box(
+            (shift, 0, base + body + 0.4 * cabin),
+            (cabin_length, 0.84 * width, cabin),
+            rounding=0.07,
+        ),
+        box(
+            (shift, 0, base + body + 0.42 * cabin),
+            (cabin_length + 0.02, 0.7 * width, 0.5 * cabin),
+            slot=2,
+        ),
+        box(
+            (shift, 0, base + body + 0.42 * cabin),
+            (0.7 * cabin_length, 0.86 * width, 0.5 * cabin),
+            slot=2,
+        ),
     ]
     for sx in (-1, 1):
         for sy in (-1, 1):

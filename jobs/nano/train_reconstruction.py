@@ -7,13 +7,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
@@ -129,8 +130,7 @@ def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
     return [
         parameter
         for name, parameter in network.named_parameters()
-        if parameter.ndim == 2
-        and ("transformer_blocks." in name or "encoder.layer." in name)
+        if parameter.ndim == 2 and ("transformer_blocks." in name or "encoder.layer." in name)
     ]
 
 
@@ -147,7 +147,7 @@ def initialize(network: TripoSRNetwork, seed: int) -> None:
                 parameter.normal_(0.0, min(0.03, 1.0 / math.sqrt(parameter[0].numel())))
     with torch.no_grad():
         network.tokenizer.embeddings.normal_(0.0, 0.5)
-        last = network.decoder.layers[-1]
+        last = cast(nn.Linear, network.decoder.layers[-1])
         last.weight.mul_(0.3)
         last.bias[0] = density_threshold_logit(network.config) - 1.0
 
@@ -165,9 +165,9 @@ def train_reconstruction(
     folder: Path,
     *,
     schedule: Schedule,
-    batch_size: int = 16,
-    points: int = 1024,
-    rate: float = 1.5e-3,
+    batch_size: int = 32,
+    points: int = 512,
+    rate: float = 2e-3,
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
@@ -191,7 +191,9 @@ def train_reconstruction(
         if step % 50 == 0:
             logger.info(
                 "step %d (%.1f %%) loss %.4f iou %.3f",
-                step, 100 * schedule.progress(step), *(running / 50),
+                step,
+                100 * schedule.progress(step),
+                *(running / 50),
             )
             running[:] = 0
         if step % 500 == 0:
