@@ -138,7 +138,8 @@ def _palette(rng: Generator, color: str, material: str) -> NDArray[np.float32]:
         main = 0.9 * main + 0.1 * np.array(_BROWN)
     second = _second_color(rng, color)
     palette = np.array([main, second, _ACCENT, _BROWN])
-    return np.clip(palette, 0.02, 0.97).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(palette, 0.02, 0.97).astype(np.float32)
+    return clipped
 
 
 def _second_color(rng: Generator, color: str) -> NDArray[np.float64]:

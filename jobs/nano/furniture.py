@@ -70,9 +70,8 @@ def sofa(rng: Generator) -> Parts:
     seat, back, arm = rng.uniform(0.28, 0.34), rng.uniform(0.58, 0.72), rng.uniform(0.16, 0.2)
     parts = [box((0, 0, 0.5 * seat), (depth, width, seat), rounding=0.05)]
     parts.append(box((-0.5 * (depth - 0.2), 0, 0.5 * back), (0.2, width, back), rounding=0.06))
-    for sy in (-1, 1):
-        parts.append(box((0, sy * 0.5 * (width - arm), 0.24), (depth, arm, 0.48), rounding=0.05))
-    return parts
+    arms = [(0.0, side * 0.5 * (width - arm), 0.24) for side in (-1, 1)]
+    return parts + [box(center, (depth, arm, 0.48), rounding=0.05) for center in arms]
 
 
 def stool(rng: Generator) -> Parts:

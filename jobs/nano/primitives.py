@@ -75,9 +75,9 @@ def box(
     carve: bool = False,
 ) -> Primitive:
     """Make a box from its centre and full edge lengths."""
-    half = tuple(0.5 * edge for edge in full_size)
-    radius = min(rounding, 0.4 * min(half))
-    return Primitive(Kind.BOX, center, (*half, radius), turn, slot, carve)
+    x, y, z = (0.5 * edge for edge in full_size)
+    radius = min(rounding, 0.4 * min(x, y, z))
+    return Primitive(Kind.BOX, center, (x, y, z, radius), turn, slot, carve)
 
 
 def cone(

@@ -136,7 +136,9 @@ def recognize_color(
     """Name the palette colour that covers the most surface area.
 
     Args:
-        vertices: (V, 3); faces: (F, 3); colors: (V, 3) uint8 sRGB of the vertices.
+        vertices: (V, 3) float32.
+        faces: (F, 3) int32.
+        colors: (V, 3) uint8 sRGB of the vertices.
     """
     corners = vertices[faces]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -33,6 +33,8 @@ SIZE = 120
 PATCH = 12
 MAX_TOKENS = 16
 WIDTH = 256
+HEADS = 8
+DEPTH = 7
 TEXT_WIDTH = 128
 SMALLEST_TIME = 0.05
 """The pipeline clamps the time at which it divides by it; training does the same."""
@@ -89,9 +91,9 @@ def create_transformer() -> nn.Module:
         context_in_dim=TEXT_WIDTH,
         hidden_size=WIDTH,
         mlp_ratio=2.5,
-        num_heads=8,
-        depth=7,
-        axes_dim=[16, 16],
+        num_heads=HEADS,
+        depth=DEPTH,
+        axes_dim=[WIDTH // HEADS // 2] * 2,
         theta=100,
         bottleneck_size=128,
     )
