@@ -20,6 +20,9 @@ from dream_cad.settings import get_settings
 logger = logging.getLogger(__name__)
 
 _SMALL_CPU = 0.1
+_WORK_AND_CONTROL = 4
+"""A replica works on one job; the rest lets cancel and adopt through beside it (Serve's broadcast
+waits for a free place like any request: measured, ray 2.60)."""
 _MANY = 1_000
 """Requests that a router or gateway holds at once: waiting clients cost little."""
 
@@ -65,6 +68,7 @@ def _bind_model(plan: ModelPlan, args: AppArgs, artifacts_root: str) -> Applicat
         plan.num_cpus,
         num_gpus=plan.num_gpus,
         num_replicas=plan.num_replicas,
+        max_ongoing=_WORK_AND_CONTROL,
     )
     return deployment.bind(plan.name, plan.options, args.modules, artifacts_root, plan.num_gpus)
 
@@ -76,6 +80,7 @@ def _bind_text(plan: TextPlan) -> Application:
         plan.num_cpus,
         num_gpus=plan.num_gpus,
         num_replicas=plan.num_replicas,
+        max_ongoing=_WORK_AND_CONTROL,
     )
     return deployment.bind(plan.source, plan.num_gpus)
 
@@ -89,7 +94,7 @@ def _bind_finisher(args: AppArgs, artifacts_root: str) -> Application:
         num_replicas=finisher.num_replicas,
         max_ongoing=2 * finisher.concurrency,
     )
-    return deployment.bind(artifacts_root, finisher.concurrency)
+    return deployment.bind(artifacts_root, finisher.concurrency, finisher.preview_size)
 
 
 def _deployment(
@@ -99,7 +104,7 @@ def _deployment(
     *,
     num_gpus: float = 0.0,
     num_replicas: int = 1,
-    max_ongoing: int = 1,
+    max_ongoing: int,
 ) -> Deployment:
     return make_deployment(
         replica,

@@ -53,6 +53,7 @@ class FinisherArgs(_Args):
         le=256,
         description="Meshes at once in one replica; DREAM_CAD_MAX_WORKERS when not given.",
     )
+    preview_size: int = Field(384, ge=16, le=2048, description="Height of previews in pixels.")
     num_cpus: float | None = Field(None, ge=0, le=256)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from deployments.messages import Failed, Problem
@@ -40,7 +40,7 @@ def is_cluster_trouble(error: BaseException) -> bool:
     """
     cause = root_cause(error)
     if isinstance(error, RayTaskError):
-        return isinstance(cause, RayActorError)
+        return isinstance(cause, RayError)  # the callee met the trouble
     return isinstance(cause, CLUSTER_ERRORS)
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from deployments.calls import cancel_stream, stream_of
 from deployments.failures import CLUSTER_ERRORS, failure_of, problem_of
 from deployments.gate import PriorityGate
-from deployments.messages import Done, Failed, Finished, FinishRequest, Progress, StageRequest
+from deployments.messages import Busy, Done, Failed, Finished, FinishRequest, Picture, StageRequest
 from deployments.options import split_options
 from dream_cad.exceptions import (
     DreamCadError,
@@ -22,7 +22,10 @@ from dream_cad.exceptions import (
     GenerationTimeoutError,
     ServiceUnavailableError,
 )
+from dream_cad.models.base import GenerationResult
 from dream_cad.queue import GenerationJob
+
+_BUSY_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Stages:
     Attributes:
         model: handle of the model's deployment.
         text: handle of the text stage, for models that need a picture made first.
+        text_gate: the text stage's slots.
         finisher: handle of the finisher.
         gate: the model's slots.
         finishing: room for meshes that wait for the finisher; holds the model back beyond it.
@@ -44,6 +48,7 @@ class Stages:
 
     model: DeploymentHandle[Any]
     text: DeploymentHandle[Any] | None
+    text_gate: PriorityGate
     finisher: DeploymentHandle[Any]
     gate: PriorityGate
     finishing: asyncio.Semaphore
@@ -143,7 +148,7 @@ class JobRun:
 
     async def _through_stages(self) -> Finished:
         options = split_options(self.job.config, self._stages.finish_options)
-        picture = None
+        picture: Picture | None = None
         if self.job.input_uri is None and self._stages.text is not None:
             picture = await self._make_picture(self._stages.text, options.text)
         elif self.job.input_uri is None:
@@ -167,25 +172,29 @@ class JobRun:
         """Order among waiting jobs: the more urgent, then the older."""
         return -self.job.priority.value, self.job.seq or 0
 
-    async def _make_picture(self, text: DeploymentHandle[Any], options: dict[str, Any]) -> Any:
+    async def _make_picture(self, text: DeploymentHandle[Any], options: dict[str, Any]) -> Picture:
         request = StageRequest(self.job.id, self.job.prompt, options)
-        done = await self._stage(text, request, "text to image", (0.0, 0.4))
+        async with self._stages.text_gate.slot(self.rank):
+            done = await self._stage(text, request, "text to image", (0.0, 0.4))
         self.timings["text_to_image_s"] = round(done.seconds, 4)
-        return done.reference
+        picture: Picture = done.product
+        return picture
 
-    async def _generate(self, request: StageRequest) -> Any:
+    async def _generate(self, request: StageRequest) -> GenerationResult:
         begin = 0.0 if request.picture is None else 0.4
         try:
             done = await self._stage(self._stages.model, request, "model", (begin, 0.9))
         except StageFailedError as error:
-            if error.failed.is_retryable:
-                # Serve needs seconds to replace a replica; the slot rests, other slots go on.
-                await asyncio.sleep(self._stages.backoff_s * self.job.attempts)
+            # Serve needs seconds to replace a replica; this slot rests, others go on.
+            await self._rest_before_retry(error.failed)
             raise
         self.timings["model_s"] = round(done.seconds, 4)
-        return done.reference
+        generated: GenerationResult = done.product
+        return generated
 
-    async def _finish(self, generated: Any, picture: Any, options: dict[str, Any]) -> Finished:
+    async def _finish(
+        self, generated: GenerationResult, picture: Picture | None, options: dict[str, Any]
+    ) -> Finished:
         self._tell(0.9, "finishing")
         request = FinishRequest(
             job_id=self.job.id,
@@ -198,7 +207,9 @@ class JobRun:
         try:
             finished: Finished = await self._stages.finisher.finish.remote(request)
         except (*CLUSTER_ERRORS, DreamCadError) as error:
-            raise StageFailedError(failure_of(error, "the finisher")) from error
+            failed = failure_of(error, "the finisher")
+            await self._rest_before_retry(failed)
+            raise StageFailedError(failed) from error
         self.timings |= finished.timings
         return finished
 
@@ -210,26 +221,42 @@ class JobRun:
         span: tuple[float, float],
     ) -> Done:
         """Run one streaming stage; its progress fills ``span`` of the job's."""
+        while True:
+            self._tell(span[0], name)
+            self._at_work = handle
+            try:
+                done = await self._follow(stream_of(handle, "generate", request), name, span)
+            except (*CLUSTER_ERRORS, DreamCadError) as error:
+                raise StageFailedError(failure_of(error, name)) from error
+            finally:
+                self._at_work = None
+            if done is not None:
+                return done
+            await asyncio.sleep(_BUSY_PAUSE_S)
+
+    async def _follow(
+        self, stream: DeploymentResponseGenerator[Any], name: str, span: tuple[float, float]
+    ) -> Done | None:
+        """Follow a stage to its end; None if the replica was busy and has not begun."""
         begin, end = span
-        self._tell(begin, name)
-        self._at_work = handle
-        stream = stream_of(handle, "generate", request)
         try:
             async for event in stream:
-                if isinstance(event, Progress):
-                    label = f"{name}: {event.stage}" if event.stage else name
-                    self._tell(begin + (end - begin) * event.fraction, label)
-                elif isinstance(event, Done):
+                if isinstance(event, Busy):
+                    return None
+                if isinstance(event, Done):
                     return event
-                else:
+                if isinstance(event, Failed):
                     raise StageFailedError(event)
-        except (*CLUSTER_ERRORS, DreamCadError) as error:
-            raise StageFailedError(failure_of(error, name)) from error
+                label = f"{name}: {event.stage}" if event.stage else name
+                self._tell(begin + (end - begin) * event.fraction, label)
         finally:
-            self._at_work = None
             cancel_stream(stream)
         ended = ServiceUnavailableError(f"The stage {name} ended without a result.")
         raise StageFailedError(Failed(problem_of(ended), is_retryable=True))
+
+    async def _rest_before_retry(self, failed: Failed) -> None:
+        if failed.is_retryable:
+            await asyncio.sleep(self._stages.backoff_s * self.job.attempts)
 
     def _tell(self, progress: float, stage: str) -> None:
         self.job.progress = progress

@@ -1,10 +1,16 @@
-"""What router and stages say to each other. Arrays travel by reference, never inline."""
+"""What router and stages say to each other.
+
+Products are plain values: Ray carries their arrays through its object store, and the router, not
+the replica that made them, owns what it hands on. References made by a replica inside its answer
+are no substitute: they were freed while the finisher was busy (measured, ray 2.60).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from dream_cad.models.base import GenerationResult
 from dream_cad.queue import GenerationJob
 
 Problem = dict[str, Any]
@@ -30,11 +36,11 @@ class Done:
     """A stage has ended well.
 
     Attributes:
-        reference: ObjectRef of the stage's product in Ray's object store.
+        product: a Picture or a GenerationResult.
         seconds: time the work took in its thread.
     """
 
-    reference: Any
+    product: Any
     seconds: float
 
 
@@ -47,7 +53,12 @@ class Failed:
     is_cancelled: bool = False
 
 
-Event = Progress | Done | Failed
+@dataclass(frozen=True)
+class Busy:
+    """The replica works on something else: the request was not begun, try again."""
+
+
+Event = Progress | Done | Failed | Busy
 
 
 @dataclass(frozen=True)
@@ -67,14 +78,14 @@ class StageRequest:
         prompt: text, if the job has any.
         options: generation options for this stage.
         input_key: artifact key of an uploaded picture.
-        picture: reference of a Picture made by the text stage.
+        picture: the Picture made by the text stage.
     """
 
     job_id: str
     prompt: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     input_key: str | None = None
-    picture: Any = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -84,16 +95,16 @@ class FinishRequest:
     Attributes:
         job_id: the job.
         key: artifact key to publish under.
-        result: reference of the GenerationResult.
-        picture: reference of the Picture it was made from, if a text stage made one.
+        result: what the model made.
+        picture: what it was made from, if a text stage drew it.
         options: finishing options, see FinishOptions.
         receipt: what result.json says besides the result's own metadata.
     """
 
     job_id: str
     key: str
-    result: Any
-    picture: Any
+    result: GenerationResult
+    picture: Picture | None
     options: dict[str, Any]
     receipt: dict[str, Any]
 

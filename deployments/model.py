@@ -8,8 +8,6 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-import ray
-
 from deployments.failures import problem_of
 from deployments.messages import INPUT_FILE, Event, ModelInfo, StageRequest
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
@@ -110,15 +108,14 @@ class ModelReplica:
         def work(progress: ProgressCallback) -> GenerationResult:
             return self._generate(request, progress)
 
-        async for event in self._steps.run(request.job_id, work, ray.put):
+        async for event in self._steps.run(request.job_id, work):
             yield event
 
     def _generate(self, request: StageRequest, progress: ProgressCallback) -> GenerationResult:
         model = self._ready_model()
         options = request.options
         if request.picture is not None:
-            picture = ray.get(request.picture)
-            return model.generate_from_image(picture.pixels, progress=progress, **options)
+            return model.generate_from_image(request.picture.pixels, progress=progress, **options)
         if request.input_key is not None:
             image = load_image(self._artifacts.read(request.input_key, INPUT_FILE))
             return model.generate_from_image(image, progress=progress, **options)

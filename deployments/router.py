@@ -102,12 +102,14 @@ class Router:
         finishing = asyncio.Semaphore(
             _FINISHING_PER_SLOT * self._args.finisher.num_replicas * self._args.finisher.concurrency
         )
+        text_gate = PriorityGate(self._args.text_to_image.num_replicas)
         router_id = new_job_id()
         lanes = {}
         for plan in plans:
             stages = Stages(
                 model=models[plan.name],
                 text=text if plan.needs_picture else None,
+                text_gate=text_gate,
                 finisher=finisher,
                 gate=PriorityGate(plan.num_replicas),
                 finishing=finishing,

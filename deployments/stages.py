@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import ray
 from PIL import Image
 
 from deployments.failures import problem_of
@@ -93,7 +92,7 @@ class TextToImageReplica:
             }
             return Picture(np.asarray(drawn.image), receipt)
 
-        async for event in self._steps.run(request.job_id, work, ray.put):
+        async for event in self._steps.run(request.job_id, work):
             yield event
 
 
@@ -105,9 +104,11 @@ class MeshFinisher:
     Args:
         artifacts_root: where to publish.
         concurrency: meshes at once.
+        preview_size: height of the turntable sheet in pixels.
     """
 
-    def __init__(self, artifacts_root: str, concurrency: int) -> None:
+    def __init__(self, artifacts_root: str, concurrency: int, preview_size: int) -> None:
+        self._preview_size = preview_size
         self._artifacts = ArtifactStore(artifacts_root)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="finish")
 
@@ -123,15 +124,14 @@ class MeshFinisher:
 
     def _finish(self, request: FinishRequest) -> Finished:
         clock = _Laps()
-        result: GenerationResult = ray.get(request.result)
-        picture = ray.get(request.picture) if request.picture is not None else None
+        result, picture = request.result, request.picture
         options = FinishOptions.model_validate(request.options)
         mesh = _cleaned(result, options)
         clock.lap("cleanup_s")
         receipt = _receipt(request, result, mesh, picture)
         files = {MESH_FILE: mesh_bytes(replace(mesh, extras=receipt), "glb")}
         clock.lap("export_s")
-        files[PREVIEW_FILE] = _png(render_turntable(mesh))
+        files[PREVIEW_FILE] = _png(render_turntable(mesh, size=self._preview_size))
         if picture is not None:
             files[PICTURE_FILE] = _png(picture.pixels)
         clock.lap("preview_s")

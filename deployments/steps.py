@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from deployments.failures import problem_of
-from deployments.messages import Done, Event, Failed, Progress
+from deployments.messages import Busy, Done, Event, Failed, Progress
 from dream_cad.exceptions import DreamCadError, GenerationCancelledError, GenerationError
 from dream_cad.models.base import ProgressCallback
 
@@ -19,15 +19,15 @@ _POLL_S = 0.1
 
 
 class StepRunner:
-    """Runs one piece of work after another in threads, and stops it at its next step.
+    """Runs one piece of work at a time in a thread, and stops it at its next step.
 
     A thread cannot be killed: the work's progress callback raises GenerationCancelledError once
     the job was cancelled. Work that never calls it and outlives the cancellation by ``grace_s``
     makes ``is_stuck`` true, upon which the replica's health check lets Serve replace it.
     """
 
-    def __init__(self, threads: int = 1, grace_s: float = 30.0) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="step")
+    def __init__(self, grace_s: float = 30.0) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="step")
         self._grace_s = grace_s
         self._flags: dict[str, threading.Event] = {}
         self._stopping: dict[str, float] = {}
@@ -46,21 +46,26 @@ class StepRunner:
             flag.set()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether work is under way, abandoned work included."""
+        return bool(self._flags or self._stopping)
+
+    @property
     def is_stuck(self) -> bool:
         """Whether abandoned work has not ended within the grace time."""
         oldest = min(self._stopping.values(), default=None)
         return oldest is not None and time.monotonic() - oldest > self._grace_s
 
-    async def run(
-        self, job_id: str, work: Work, wrap: Callable[[Any], Any]
-    ) -> AsyncIterator[Event]:
-        """Run ``work`` and yield its progress, then one Done or Failed.
+    async def run(self, job_id: str, work: Work) -> AsyncIterator[Event]:
+        """Run ``work`` and yield its progress, then one Done or Failed; Busy if other work runs.
 
         Args:
             job_id: name for ``cancel``.
             work: called with the progress callback, in a thread.
-            wrap: makes the reference in Done from the work's return value.
         """
+        if self.is_busy:
+            yield Busy()
+            return
         flag = self._flags[job_id] = threading.Event()
         latest: list[Progress] = [Progress(0.0, "")]
 
@@ -77,7 +82,7 @@ class StepRunner:
                 if latest[0] is not told:
                     told = latest[0]
                     yield told
-            yield _outcome(future, wrap)
+            yield _outcome(future)
         finally:
             flag.set()
             self._flags.pop(job_id, None)
@@ -97,10 +102,10 @@ def _timed(work: Work, progress: ProgressCallback) -> tuple[Any, float]:
     return work(progress), time.monotonic() - started
 
 
-def _outcome(future: asyncio.Future[tuple[Any, float]], wrap: Callable[[Any], Any]) -> Event:
+def _outcome(future: asyncio.Future[tuple[Any, float]]) -> Event:
     try:
         product, seconds = future.result()
-        return Done(wrap(product), seconds)
+        return Done(product, seconds)
     except GenerationCancelledError as error:
         return Failed(problem_of(error), is_retryable=False, is_cancelled=True)
     except DreamCadError as error:

@@ -39,9 +39,19 @@ class EchoOptions(BaseModel):
     seed: int | None = Field(None, ge=0, lt=2**32)
     brightness: float = Field(1.0, ge=0.0, le=1.0)
     hold: str | None = Field(None, description="Work until this file is gone.")
-    crash_until: str | None = Field(None, description="Kill the process until this file exists.")
+    crash: Literal["once", "always"] | None = None
+    marker: str | None = Field(None, description="File that remembers the first crash.")
     fail: Literal["error", "bug"] | None = None
     log: str | None = Field(None, description="Append the prompt to this file.")
+
+
+def _crash_as_told(wishes: EchoOptions) -> None:
+    has_crashed = wishes.marker is not None and Path(wishes.marker).exists()
+    if wishes.crash is None or (wishes.crash == "once" and has_crashed):
+        return
+    if wishes.marker is not None:
+        Path(wishes.marker).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @register_model("echo", ModelCapabilities(min_vram_gb=0.0, recommended_vram_gb=0.0))
@@ -62,9 +72,7 @@ class EchoModel(Model3D):
         if wishes.log is not None:
             with Path(wishes.log).open("a") as log:
                 log.write(f"{prompt}\n")
-        if wishes.crash_until is not None and not Path(wishes.crash_until).exists():
-            Path(wishes.crash_until).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        _crash_as_told(wishes)
         while wishes.hold is not None and Path(wishes.hold).exists():
             progress(0.5, "holding")
             time.sleep(0.02)
