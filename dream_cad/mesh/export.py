@@ -36,6 +36,7 @@ from dream_cad.mesh.color import sample_texture
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.glb import glb_bytes
 from dream_cad.mesh.loading import load_mesh
+from dream_cad.mesh.normals import vertex_normals
 
 __all__ = ["FORMATS", "export_mesh", "load_mesh", "mesh_bytes", "resolve_format"]
 
@@ -103,7 +104,8 @@ def resolve_format(path: Path | None, format: str | None) -> str:
 
 
 def _bare(mesh: MeshData) -> trimesh.Trimesh:
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=normals, process=False)
 
 
 def _with_vertex_colors(mesh: MeshData) -> trimesh.Trimesh:

@@ -21,6 +21,7 @@ from trimesh.visual.texture import TextureVisuals
 from dream_cad.exceptions import FileFormatError, InvalidConfigError
 from dream_cad.mesh.color import srgb_to_linear
 from dream_cad.mesh.data import MeshData
+from dream_cad.mesh.normals import vertex_normals
 
 _UNSIGNED_SHORT = 5123
 _JSON_CHUNK = b"JSON"
@@ -31,7 +32,10 @@ DEFAULT_METALLIC, DEFAULT_ROUGHNESS = 0.0, 0.9
 def glb_bytes(mesh: MeshData) -> bytes:
     """Return a binary glTF 2.0 file with normals, appearance and the receipt in asset.extras."""
     visual = TextureVisuals(uv=mesh.uv_coords, material=_material(mesh))
-    bare = trimesh.Trimesh(mesh.vertices, mesh.faces, visual=visual, process=False)
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    bare = trimesh.Trimesh(
+        mesh.vertices, mesh.faces, vertex_normals=normals, visual=visual, process=False
+    )
     extras = _json_extras(mesh.extras)
 
     def add_colors(buffers: Any, tree: dict[str, Any]) -> None:
