@@ -6,15 +6,11 @@ python -m deployments.demo ["a red wooden chair"]
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import re
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,6 @@ DEFAULT_PROMPT = "a red wooden chair"
 _START_TIMEOUT_S = 300.0
 _JOB_TIMEOUT_S = 900.0
 _POLL_S = 0.1
-_OBJECT_STORE_BYTES = 256 * 2**20
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,7 +54,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(prompt: str, options: argparse.Namespace, folder: str) -> None:
     began = time.monotonic()
-    args = {
+    settings = {
         "models": [{"name": options.model}],
         "modules": options.module,
         "output_dir": folder,
@@ -67,7 +62,11 @@ def _run(prompt: str, options: argparse.Namespace, folder: str) -> None:
     }
     with _Line() as line:
         line.show("starting Ray and the server")
-        with _server(args) as url, httpx.Client(base_url=url, timeout=60.0) as client:
+        from deployments.args import AppArgs
+        from deployments.local import serve_locally  # seconds of imports: after the first line
+
+        args = AppArgs.model_validate(settings)
+        with serve_locally(args, "demo") as url, httpx.Client(base_url=url, timeout=60.0) as client:
             _wait_until_ready(client, options.model, line)
             started_s = time.monotonic() - began
             line.end(f"{options.model} is ready at {url} after {started_s:.1f} s")
@@ -78,47 +77,6 @@ def _run(prompt: str, options: argparse.Namespace, folder: str) -> None:
             paths = _download(client, job, options.output, prompt)
     print(f"mesh     {paths[0]}")
     print(f"preview  {paths[1]}")
-
-
-@contextmanager
-def _server(args: dict[str, Any]) -> Iterator[str]:
-    """Run the application on a Ray of its own, whatever cluster may be near; yield its URL."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # somebody waits for this
-    import ray
-    from ray import serve
-    from ray.serve.config import HTTPOptions
-    from ray.serve.schema import LoggingConfig
-
-    from deployments.app import build_app
-    from deployments.args import AppArgs
-
-    port = _free_port()
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
-    try:
-        quiet = LoggingConfig(log_level="ERROR")
-        serve.start(
-            http_options=HTTPOptions(host="127.0.0.1", port=port, request_timeout_s=3700),
-            logging_config=quiet,
-        )
-        serve.run(build_app(AppArgs.model_validate(args)), name="demo", logging_config=quiet)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        ray.shutdown()  # the cluster is ours alone: Serve's own shutdown would only take longer
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(client: httpx.Client, model: str, line: _Line) -> None:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 APP = "tests"
 MAX_PENDING = 12
 MAX_BODY_BYTES = 2 * 2**20
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -132,6 +132,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, small_disk: Path | None) ->
         "output_dir": str(small_disk or folder / "outputs"),
         "database_url": f"sqlite:///{folder}/jobs.sqlite3",
         "limits": {"max_pending": MAX_PENDING, "max_body_bytes": MAX_BODY_BYTES},
+        "finisher": {"preview_size": 32},
         "queue": {"lease_s": 9, "retry_backoff_s": 0.2, "cancel_grace_s": 300},
     }
     settings = json.dumps({"name": APP, "args": args})
