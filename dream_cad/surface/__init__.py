@@ -1,0 +1,1 @@
+"""From an implicit field to a triangle mesh: dense reference and sparse hierarchical path."""
