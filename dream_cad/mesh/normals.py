@@ -52,8 +52,8 @@ def corner_normals(
 
 
 def position_groups(vertices: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
-    """Number the distinct positions; returns (V,) the number of each vertex's position."""
+    """Number the distinct rows of (V, C); returns (V,) the number of each row."""
     # Adding zero turns -0.0 into 0.0, so that bytes compare as numbers do.
     rows = np.ascontiguousarray(vertices + 0.0)
-    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * 3))).ravel()
+    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     return np.unique(packed, return_inverse=True)[1].astype(np.intp)
