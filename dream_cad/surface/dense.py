@@ -1,52 +1,52 @@
-"""The readable reference: evaluate the whole grid, then march over it."""
+"""The readable reference: evaluate every node of the lattice, then march over it."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from dream_cad.surface.density import activate
 from dream_cad.surface.field import (
     ImplicitField,
-    PointSampler,
     ProgressCallback,
+    device_of,
     ignore_progress,
+    lattice_axis,
 )
-from dream_cad.surface.marching import SurfaceMesh, activate, march
 
 
-def extract_dense(
+def dense_density(
     field: ImplicitField,
     *,
     resolution: int,
-    threshold: float,
     radius: float,
     chunk_size: int,
-    device: torch.device,
     progress: ProgressCallback = ignore_progress,
-) -> SurfaceMesh:
-    """Query all N^3 nodes in chunks and march (spec, section 8).
+) -> Tensor:
+    """Query the field at the points of all N^3 nodes (spec, section 8).
 
     Args:
         field: the density.
         resolution: N, nodes a side.
-        threshold: level of activated density.
         radius: half side of the cube.
         chunk_size: nodes a query.
-        device: where ``field`` takes its points.
-        progress: called before each chunk.
+        progress: called before each chunk with (fraction, "surface").
 
     Returns:
-        The mesh; empty if the threshold is not crossed.
+        Activated density (N, N, N) float32 on the CPU, indexed [ix, iy, iz].
 
     Raises:
         GenerationError: the field gave NaN.
     """
-    sampler = PointSampler(field, resolution, radius, device)
+    axis = lattice_axis(resolution, radius, device_of(field))
     count = resolution**3
-    density = np.empty(count, np.float32)
+    density = torch.empty(count, dtype=torch.float32)
     for start in range(0, count, chunk_size):
         progress(start / count, "surface")
         stop = min(start + chunk_size, count)
-        raw = sampler.raw_density(torch.arange(start, stop, device=device))
-        density[start:stop] = activate(raw, field.density_bias)
-    return march(density.reshape((resolution,) * 3), threshold, radius)
+        node = torch.arange(start, stop, device=axis.device)
+        column = node // resolution
+        index = (column // resolution, column % resolution, node % resolution)
+        points = torch.stack([axis[i] for i in index], dim=-1)
+        density[start:stop] = activate(field.raw_density(points), field.density_bias)
+    return density.view(resolution, resolution, resolution)

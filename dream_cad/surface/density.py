@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from dream_cad.exceptions import GenerationError
-from dream_cad.surface.field import ImplicitField, lattice_axis, lattice_sampler
+from dream_cad.surface.field import (
+    ImplicitField,
+    ProgressCallback,
+    device_of,
+    lattice_axis,
+    lattice_sampler,
+)
 
 # exp(60) is 1e26: far inside whatever the level, and sums of such numbers stay finite in float32.
 _MAX_EXPONENT = 60.0
@@ -37,6 +41,7 @@ class NodeDensity:
         threshold: level in activated density.
         chunk_size: nodes a query.
         progress: called for each chunk with (fraction, "surface").
+        radius: half side of the cube that the lattice spans.
     """
 
     def __init__(
@@ -45,15 +50,16 @@ class NodeDensity:
         resolution: int,
         threshold: float,
         chunk_size: int,
-        progress: Callable[[float, str], None],
+        progress: ProgressCallback,
+        radius: float,
     ) -> None:
         self.resolution = resolution
         self.threshold = threshold
-        self.device = field.device
+        self.device = device_of(field)
         self._bias = field.density_bias
         self._chunk = chunk_size
         self._progress = progress
-        self._sample = lattice_sampler(field, lattice_axis(resolution, field.radius, field.device))
+        self._sample = lattice_sampler(field, lattice_axis(resolution, radius, self.device))
 
     def __call__(self, nodes: Tensor, span: tuple[float, float]) -> Tensor:
         """Return the density (P,) of flat node numbers (P,) int64, x slowest.

@@ -7,10 +7,11 @@
 
 By step 3 the surface is followed wherever it goes, so a part that is connected (over faces of
 blocks) to a block taken in step 2 comes out whole, at every thickness. What can be missed: a
-separate component, or a closed cavity, that no coarse sample tells from its surroundings, so one
-that fits between coarse samples (nothing larger than ``stride`` samples in all three axes can) and
-lies further than ``margin`` blocks from what was seen. Samples that were not evaluated get the side
-of their block, all of whose corners agree; no surface appears there.
+separate component, or a closed cavity, that holds no coarse sample and lies further than ``margin``
+blocks from what was seen. A ball of a diameter of 1.74 ``stride`` samples always holds one; a loose
+plate or rod, however long, can lie between coarse samples when it is thinner than ``stride``
+samples. Samples that were not evaluated get the side of their block, all of whose corners agree; no
+surface appears there.
 """
 
 from __future__ import annotations

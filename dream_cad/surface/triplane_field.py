@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dream_cad.exceptions import ShapeError
-from dream_cad.surface.field import LatticeSampler
+from dream_cad.surface.field import ImplicitField, LatticeField, LatticeSampler
 
 Layer = tuple[Tensor, Tensor]
 """Weight (out, in) and bias (out,) of a linear layer."""
@@ -109,3 +109,30 @@ class TriplaneDensity:
     def _is_uniform(self, hidden: Tensor) -> bool:
         width = hidden.shape[1]
         return all(weight.shape == (width, width) for weight, _ in self._hidden)
+
+
+def accelerate(field: ImplicitField) -> ImplicitField:
+    """Return an equal field with a fast lattice where this module knows the field's kind.
+
+    That is a field with tensor ``planes`` (3, C, H, W) and a ``decoder`` whose ``layers`` alternate
+    linear layers with bias and SiLU (the TripoSR spec, section 7). Other fields, and those that
+    have a lattice of their own, come back as they are.
+    """
+    planes = getattr(field, "planes", None)
+    layers = getattr(getattr(field, "decoder", None), "layers", None)
+    if isinstance(field, LatticeField) or not isinstance(planes, Tensor):
+        return field
+    linears = _linear_layers(layers) if isinstance(layers, nn.Sequential) else []
+    if len(linears) < 2:
+        return field
+    return TriplaneDensity(planes, linears, radius=field.radius, density_bias=field.density_bias)
+
+
+def _linear_layers(layers: nn.Sequential) -> list[Layer]:
+    """Weights and biases if linear layers and SiLU alternate; otherwise an empty list."""
+    kinds = [nn.SiLU if number % 2 else nn.Linear for number in range(len(layers))]
+    if len(layers) % 2 == 0 or not all(
+        isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=True)
+    ):
+        return []
+    return [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
