@@ -74,12 +74,12 @@ class StepRunner:
                 raise GenerationCancelledError(f"Job {job_id} was cancelled.")
             latest[0] = Progress(min(max(float(fraction), 0.0), 1.0), str(stage))
 
+        told = latest[0]  # before the thread starts: its first word must not pass for told
         future = asyncio.get_running_loop().run_in_executor(self._pool, _timed, work, progress)
-        told = latest[0]
         try:
             while not future.done():
                 await asyncio.wait({future}, timeout=_POLL_S)
-                if latest[0] is not told:
+                if latest[0] != told:
                     told = latest[0]
                     yield told
             yield _outcome(future)

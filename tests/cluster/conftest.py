@@ -23,13 +23,14 @@ T = TypeVar("T")
 APP = "tests"
 MAX_PENDING = 12
 MAX_BODY_BYTES = 2 * 2**20
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(900))  # Ray's start on a busy machine included
 
 
 @dataclass
