@@ -35,6 +35,7 @@ from deployments.steps import StepRunner
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError, GenerationError
 from dream_cad.images.text_to_image import TextToImage
+from dream_cad.mesh.cleanup import finish_mesh
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import mesh_bytes
 from dream_cad.mesh.render import render_turntable
@@ -158,8 +159,6 @@ def _cleaned(result: GenerationResult, options: FinishOptions) -> MeshData:
     mesh = result.to_mesh()
     if options.target_faces is None and options.min_component == 0.0:
         return mesh
-    from dream_cad.mesh.cleanup import finish_mesh
-
     return finish_mesh(mesh, target_faces=options.target_faces, min_component=options.min_component)
 
 
