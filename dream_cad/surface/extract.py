@@ -13,7 +13,6 @@ from dream_cad.surface.density import NodeDensity
 from dream_cad.surface.field import ImplicitField, ProgressCallback, ignore_progress
 from dream_cad.surface.marching import SurfaceMesh, march
 from dream_cad.surface.sparse import sparse_density
-from dream_cad.surface.triplane_field import accelerate
 
 MAX_RESOLUTION = 1024
 # The published planes have 64 texels a side: a coarse sample for each of them.
@@ -70,7 +69,7 @@ def extract_surface(
         )
         start = (0, 0, 0)
     elif method == "sparse":
-        nodes = NodeDensity(accelerate(field), resolution, threshold, chunk_size, progress, radius)
+        nodes = NodeDensity(field, resolution, threshold, chunk_size, progress, radius)
         density, start = sparse_density(nodes, stride=stride, margin=margin)
     else:
         raise InvalidConfigError(f"The method is {method!r}; it must be 'sparse' or 'dense'.")

@@ -57,6 +57,11 @@ def lattice_sampler(field: ImplicitField, axis: Tensor) -> LatticeSampler:
     """Return the field's own sampler of the lattice, or one that asks for points."""
     if isinstance(field, LatticeField):
         return field.on_lattice(axis)
+    return point_sampler(field, axis)
+
+
+def point_sampler(field: ImplicitField, axis: Tensor) -> LatticeSampler:
+    """Return a sampler of the lattice that asks the field for points."""
 
     def sample(i: Tensor, j: Tensor, k: Tensor) -> Tensor:
         return field.raw_density(torch.stack([axis[i], axis[j], axis[k]], dim=-1))

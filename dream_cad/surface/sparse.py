@@ -4,6 +4,7 @@
 2. Take the blocks (coarse cells) whose corners lie on both sides, widened by ``margin`` blocks.
 3. Evaluate all samples of these blocks. Where the surface leaves a block through a face, the block
    behind it is taken as well; repeat until no surface leaves.
+4. Query the ends of the crossed lattice edges once more, by the arithmetic of the dense path.
 
 By step 3 the surface is followed wherever it goes, so a part that is connected (over faces of
 blocks) to a block taken in step 2 comes out whole, at every thickness. What can be missed: a
@@ -42,12 +43,13 @@ def sparse_density(
     """
     grid = _BlockGrid(nodes, stride)
     wanted = _dilate(grid.straddling(), margin)
-    start, fraction = 0, _COARSE_SHARE
+    fraction = _COARSE_SHARE
     while wanted.any():
         # The first round is most of the work, later ones follow the surface.
         after = fraction + (_LAST_FRACTION - fraction) * 0.8
         wanted = grid.evaluate(wanted, (fraction, after))
-        fraction, start = after, start + 1
+        fraction = after
+    grid.polish()
     return grid.crop()
 
 
@@ -115,6 +117,26 @@ class _BlockGrid:
                 is_inside = (target[:, axis] >= 0) & (target[:, axis] < len(entered))
                 entered[target[is_inside].unbind(dim=1)] = True
         return entered
+
+    def polish(self) -> None:
+        """Query both ends of each crossed lattice edge with the arithmetic of the dense path.
+
+        A vertex on an edge nearly tangent to the surface moves far for the last bits of its two
+        densities, and the fast lattice rounds in another order.
+        """
+        if self._nodes.is_exact:
+            return
+        inside = self._density >= self._nodes.threshold
+        is_end = torch.zeros_like(inside)
+        for axis in range(3):
+            count = inside.shape[axis] - 1
+            lower, upper = inside.narrow(axis, 0, count), inside.narrow(axis, 1, count)
+            crossed = lower ^ upper
+            is_end.narrow(axis, 0, count).logical_or_(crossed)
+            is_end.narrow(axis, 1, count).logical_or_(crossed)
+        ends = torch.nonzero(is_end.flatten()).flatten()
+        span = (_LAST_FRACTION, _LAST_FRACTION)
+        self._density.view(-1)[ends] = self._nodes(ends, span, exact=True)
 
     def crop(self) -> tuple[Tensor, tuple[int, int, int]]:
         """Return the part of the density that holds all evaluated blocks, and its start."""
