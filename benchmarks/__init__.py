@@ -1,0 +1,1 @@
+"""Runnable comparisons; results with machine, commit and versions in results/."""

@@ -24,14 +24,14 @@ BOX = 0.56
 HELD_OUT_SEED = 10_000_000
 """Items from this seed on are never trained on."""
 
-_VIEW_AZIMUTH_DEG = 35.0
+VIEW_AZIMUTH_DEG = 35.0
 _VIEW_SPREAD_DEG = 30.0
 _ELEVATION_DEG = (10.0, 32.0)
 
 
 def view_of(rng: np.random.Generator) -> tuple[Camera, float]:
     """Draw a three-quarter view and the light's azimuth relative to it."""
-    azimuth = _VIEW_AZIMUTH_DEG + rng.uniform(-_VIEW_SPREAD_DEG, _VIEW_SPREAD_DEG)
+    azimuth = VIEW_AZIMUTH_DEG + rng.uniform(-_VIEW_SPREAD_DEG, _VIEW_SPREAD_DEG)
     return Camera(azimuth, rng.uniform(*_ELEVATION_DEG)), rng.uniform(-70.0, 20.0)
 
 
@@ -71,10 +71,12 @@ class Shard:
     """Samples of consecutive seeds.
 
     Attributes:
+        seeds: N item seeds;
         pictures: (N, 128, 128, 4) uint8; points: (N, P, 3) float16; distances: (N, P) float16;
         colors: (N, P, 3) uint8; captions, categories, color_names: N strings each.
     """
 
+    seeds: list[int]
     pictures: NDArray[np.uint8]
     points: NDArray[np.float16]
     distances: NDArray[np.float16]
@@ -121,7 +123,9 @@ def load_shard(path: Path) -> Shard:
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     labels = ("captions", "categories", "color_names")
+    first = int(path.stem.removeprefix("shard_")) * SHARD_ITEMS
     return Shard(
+        seeds=list(range(first, first + len(arrays["captions"]))),
         pictures=arrays["pictures"],
         points=arrays["points"],
         distances=arrays["distances"],

@@ -17,6 +17,7 @@ import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from jobs.nano.catalogue import vocabulary
-from jobs.nano.dataset import load_shard
+from jobs.nano.dataset import VIEW_AZIMUTH_DEG, load_shard, view_of
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ SMALLEST_TIME = 0.05
 """The pipeline clamps the time at which it divides by it; training does the same."""
 
 _CAPTION_DROPOUT = 0.1
+_VIEW_TOLERANCE_DEG = 12.0
 
 
 def create_tokenizer() -> PreTrainedTokenizerFast:
@@ -141,14 +143,26 @@ def _initialize(transformer: Any) -> None:
     nn.init.zeros_(transformer.final_layer.adaLN_modulation[1].weight)
 
 
+def is_near_middle_view(seed: int) -> bool:
+    """Whether the picture of a seed is seen from close to the three-quarter view.
+
+    The text stage draws from this view only: fewer views are learnt in fewer steps, and the
+    reconstruction network, trained on all of them, does not need the others.
+    """
+    camera, _ = view_of(np.random.default_rng(seed))
+    return abs(camera.azimuth_deg - VIEW_AZIMUTH_DEG) <= _VIEW_TOLERANCE_DEG
+
+
 def _load_pictures(folder: Path, seen: set[Path]) -> tuple[list[NDArray[np.uint8]], list[str]]:
     pictures: list[NDArray[np.uint8]] = []
     captions: list[str] = []
     for path in sorted(set(folder.glob("shard_????.npz")) - seen):
         shard = load_shard(path)
         seen.add(path)
-        pictures.extend(shard.pictures[..., :3])
-        captions.extend(shard.captions)
+        for seed, picture, caption in zip(shard.seeds, shard.pictures, shard.captions, strict=True):
+            if is_near_middle_view(seed):
+                pictures.append(picture[..., :3])
+                captions.append(caption)
     return pictures, captions
 
 
@@ -218,6 +232,14 @@ def save_pipeline(model: TextToPicture, state: dict[str, Tensor], folder: Path) 
     (folder / "dream_cad.json").write_text(json.dumps(defaults, indent=1) + "\n")
 
 
+def load_weights(model: TextToPicture, folder: Path) -> None:
+    """Load what ``save_pipeline`` wrote."""
+    weights = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    model.transformer.load_state_dict({key: value.float() for key, value in weights.items()})
+    weights = load_file(folder / "text_encoder" / "model.safetensors")
+    model.text_encoder.load_state_dict({key: value.float() for key, value in weights.items()})
+
+
 def hidden_matrices(model: TextToPicture) -> list[nn.Parameter]:
     """Return the weights of the transformer layers, which Muon updates."""
     return [
@@ -238,10 +260,25 @@ def train_text_to_image(
     rate: float = 2e-3,
     seed: int = 0,
     device: str = "cpu",
+    start_from: Path | None = None,
 ) -> None:
-    """Train on the shards in ``data`` and write a diffusers folder to ``folder``."""
+    """Train on the shards in ``data`` and write a diffusers folder to ``folder``.
+
+    Args:
+        data: folder of the shards.
+        folder: gets the diffusers folder, every 500 steps and at the end.
+        schedule: steps, time and learning-rate factor.
+        batch_size: pictures a step.
+        rate: highest learning rate.
+        seed: of weights, noise and order.
+        device: torch device.
+        start_from: a folder written before, whose weights are trained on.
+    """
     torch.manual_seed(seed)
-    model = TextToPicture().to(device).train()
+    model = TextToPicture()
+    if start_from is not None:
+        load_weights(model, start_from)
+    model.to(device).train()
     optimizer = Optimizer(model, hidden_matrices(model), rate)
     average = WeightAverage(model)
     generator = torch.Generator().manual_seed(seed)

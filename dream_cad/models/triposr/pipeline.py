@@ -168,13 +168,12 @@ class TripoSRPipeline:
         Raises:
             GenerationError: the density nowhere reaches the threshold.
         """
-        used = options.resolve(self.config)
         field = self.field(scene_code)
         chunk = self.chunk_size(options)
         surface = extract_surface(
             field,
-            resolution=used.resolution,
-            threshold=used.threshold,
+            resolution=options.resolution or self.config.default_resolution,
+            threshold=options.threshold or self.config.threshold,
             chunk_size=chunk,
             progress=part_of(progress, 0.0, 0.9),
         )
