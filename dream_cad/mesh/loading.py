@@ -10,7 +10,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from dream_cad.exceptions import DreamCadError, FileFormatError, StorageError
+from dream_cad.exceptions import DreamCadError, FileFormatError, ShapeError, StorageError
 from dream_cad.mesh.checks import check_mesh
 from dream_cad.mesh.color import linear_to_srgb
 from dream_cad.mesh.data import MeshData
@@ -41,7 +41,10 @@ def load_mesh(path: Path) -> MeshData:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
     extras = read_glb_tree(content).get("asset", {}).get("extras", {}) if kind == "glb" else {}
     mesh = _from_trimesh(_parse(path, kind), extras, is_linear=kind == "glb")
-    check_mesh(mesh)
+    try:
+        check_mesh(mesh)
+    except ShapeError as error:
+        raise FileFormatError(f"{path.name!r} holds no usable mesh: {error.message}") from error
     return mesh
 
 
