@@ -134,7 +134,7 @@ class TripoSRConfig:
             upsample_scale=6,
             decoder_hidden_layers=4,
             radius=0.6,
-            default_resolution=128,
+            default_resolution=96,
         )
 
     @classmethod

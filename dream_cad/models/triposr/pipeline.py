@@ -170,9 +170,12 @@ class TripoSRPipeline:
         """
         field = self.field(scene_code)
         chunk = self.chunk_size(options)
+        resolution = options.resolution or self.config.default_resolution
         surface = extract_surface(
             field,
-            resolution=options.resolution or self.config.default_resolution,
+            resolution=resolution,
+            # a coarse sample for each texel of the planes, which hold nothing finer
+            coarse_stride=max(2, round(resolution / scene_code.shape[-1])),
             threshold=options.threshold or self.config.threshold,
             chunk_size=chunk,
             progress=part_of(progress, 0.0, 0.9),
