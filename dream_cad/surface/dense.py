@@ -42,7 +42,7 @@ def dense_density(
     count = resolution**3
     density = torch.empty(count, dtype=torch.float32)
     for start in range(0, count, chunk_size):
-        progress(start / count, "surface")
+        progress(0.95 * start / count, "surface")
         stop = min(start + chunk_size, count)
         node = torch.arange(start, stop, device=axis.device)
         column = node // resolution
