@@ -30,7 +30,7 @@ class StructuredFormatter(logging.Formatter):
         fields = "".join(
             f" {key}={_value_text(value)}"
             for key, value in vars(record).items()
-            if key not in _STANDARD_FIELDS
+            if key not in _STANDARD_FIELDS and not key.startswith("_")  # Ray marks its records
         )
         line = f"{time_text} {record.levelname} {record.name}: {message}{fields}"
         if record.exc_info:

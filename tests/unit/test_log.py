@@ -82,3 +82,8 @@ def test_configuring_twice_writes_each_line_once() -> None:
     logging.getLogger("deployments.router").warning("once")
     assert first.getvalue() == ""
     assert second.getvalue().count("once") == 1
+
+
+def test_private_marks_of_other_libraries_are_not_written() -> None:
+    record = logging.makeLogRecord({"msg": "e", "_ray_timestamp_ns": 1, "job": "j"})
+    assert StructuredFormatter().format(record).endswith("e job=j")

@@ -171,18 +171,19 @@ class TripoSRPipeline:
         field = self.field(scene_code)
         chunk = self.chunk_size(options)
         resolution = options.resolution or self.config.default_resolution
+        threshold = options.threshold or self.config.threshold
         surface = extract_surface(
             field,
             resolution=resolution,
             # a coarse sample for each texel of the planes, which hold nothing finer
             coarse_stride=max(2, round(resolution / scene_code.shape[-1])),
-            threshold=options.threshold or self.config.threshold,
+            threshold=threshold,
             chunk_size=chunk,
             progress=part_of(progress, 0.0, 0.9),
         )
         if len(surface.faces) == 0:
             raise GenerationError(
-                f"There is no surface at threshold {used.threshold:g}.",
+                f"There is no surface at threshold {threshold:g}.",
                 hint="Lower the threshold, or give a picture that shows one object clearly.",
             )
         progress(0.9, "colors")
