@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -170,11 +170,27 @@ def train_reconstruction(
     rate: float = 2e-3,
     seed: int = 0,
     device: str = "cpu",
+    start_from: Path | None = None,
 ) -> None:
-    """Train on the shards in ``data`` and write the averaged weights to ``folder``."""
+    """Train on the shards in ``data`` and write the averaged weights to ``folder``.
+
+    Args:
+        data: folder of the shards.
+        folder: gets the checkpoint, every 500 steps and at the end.
+        schedule: steps, time and learning-rate factor.
+        batch_size: objects a step.
+        points: field queries an object.
+        rate: highest learning rate.
+        seed: of weights, order and augmentation.
+        device: torch device.
+        start_from: a folder written before, whose weights are trained on.
+    """
     config = TripoSRConfig.nano()
     network = TripoSRNetwork(config)
     initialize(network, seed)
+    if start_from is not None:
+        weights = load_file(start_from / "model.safetensors")
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
     network.to(device).train()
     optimizer = Optimizer(network, hidden_matrices(network), rate)
     average = WeightAverage(network)
