@@ -40,6 +40,10 @@ TEXT_WIDTH = 128
 SMALLEST_TIME = 0.05
 """The pipeline clamps the time at which it divides by it; training does the same."""
 
+TIME_SHIFT = 1.0
+"""Mean of the logit of the training times: most are so noisy that only the text tells what is in
+the picture, which is what was learnt last."""
+
 _CAPTION_DROPOUT = 0.1
 _VIEW_TOLERANCE_DEG = 12.0
 
@@ -192,7 +196,7 @@ def velocity_loss(
     """Return the mean squared error of the velocity that the predicted picture implies."""
     count = pictures.shape[0]
     device = pictures.device
-    time = torch.sigmoid(torch.randn(count, generator=generator) + 0.4).to(device)
+    time = torch.sigmoid(torch.randn(count, generator=generator) + TIME_SHIFT).to(device)
     noise = torch.randn(pictures.shape, generator=generator).to(device)
     mix = time.view(-1, 1, 1, 1)
     noised = (1.0 - mix) * pictures + mix * noise
