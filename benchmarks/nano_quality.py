@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.environment import describe_machine, write_result
+from benchmarks.environment import RESULTS, describe_machine, write_result
 from dream_cad.checkpoints import nano_folder
 from dream_cad.models.base import GenerationResult
 from dream_cad.models.triposr import TripoSR
@@ -126,19 +126,27 @@ def _sheet(tiles: list[Any], columns: int) -> Image.Image:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write; a part that is not measured keeps its last result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--captions", type=int, default=100)
+    parser.add_argument("--part", choices=["both", "images", "text"], default="both")
     arguments = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "nano_quality.json"
+    result = json.loads(path.read_text()) if path.exists() else {}
+    result["what"] = "nano checkpoints on held-out procedural objects and captions"
     with TripoSR(checkpoint="nano") as model:
-        result = {
-            "what": "nano checkpoints on held-out procedural objects and captions",
-            "machine": describe_machine(),
-            "image_to_3d": measure_reconstruction(model, arguments.images),
-            "text_to_3d": measure_text(model, arguments.captions),
-        }
+        if arguments.part != "text":
+            result["image_to_3d"] = {
+                "machine": describe_machine(),
+                **measure_reconstruction(model, arguments.images),
+            }
+        if arguments.part != "images":
+            result["text_to_3d"] = {
+                "machine": describe_machine(),
+                **measure_text(model, arguments.captions),
+            }
     print(json.dumps(result, indent=1))
     print(write_result("nano_quality", result))
 
