@@ -21,6 +21,7 @@ from dream_cad.prompts import check_prompt
 from dream_cad.settings import get_settings
 
 DEFAULT_PROMPT = "a red wooden chair"
+DEFAULT_SEED = 1
 _START_TIMEOUT_S = 300.0
 _JOB_TIMEOUT_S = 900.0
 _POLL_S = 0.1
@@ -47,6 +48,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deployments.demo", description=__doc__)
     parser.add_argument("prompt", nargs="?", default=DEFAULT_PROMPT)
     parser.add_argument("--model", default=settings.default_model)
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--module", action="append", default=[], help="module with own models")
     parser.add_argument("--output", type=Path, default=settings.output_dir / "demo")
     return parser.parse_args(argv)
@@ -71,7 +73,7 @@ def _run(prompt: str, options: argparse.Namespace, folder: str) -> None:
             started_s = time.monotonic() - began
             line.end(f"{options.model} is ready at {url} after {started_s:.1f} s")
             asked = time.monotonic()
-            job = _generate(client, prompt, line)
+            job = _generate(client, prompt, options.seed, line)
             took_s = time.monotonic() - asked
             line.end(f'"{prompt}" took {took_s:.1f} s')
             paths = _download(client, job, options.output, prompt)
@@ -93,8 +95,8 @@ def _wait_until_ready(client: httpx.Client, model: str, line: _Line) -> None:
     _poll(ready, _START_TIMEOUT_S, "The server did not become ready")
 
 
-def _generate(client: httpx.Client, prompt: str, line: _Line) -> dict[str, Any]:
-    answer = client.post("/v1/jobs", json={"prompt": prompt})
+def _generate(client: httpx.Client, prompt: str, seed: int, line: _Line) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json={"prompt": prompt, "options": {"seed": seed}})
     job: dict[str, Any] = answer.json()
     if answer.status_code != 202:
         raise GenerationError(str(job.get("detail", answer.text)))
