@@ -40,7 +40,7 @@ TEXT_WIDTH = 128
 SMALLEST_TIME = 0.05
 """The pipeline clamps the time at which it divides by it; training does the same."""
 
-TIME_SHIFT = 1.0
+TIME_SHIFT = 2.0
 """Mean of the logit of the training times: most are so noisy that only the text tells what is in
 the picture, which is what was learnt last."""
 
