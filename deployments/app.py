@@ -1,6 +1,7 @@
 """Build the Serve application: ``serve run serve_config.yaml``."""
 
-from __future__ import annotations
+# No ``from __future__ import annotations``: Serve reads the class of ``args`` from the signature of
+# build_app and hands over a plain dict where it finds only its name.
 
 import logging
 from pathlib import Path

@@ -111,7 +111,7 @@ def _grids(first_seed: int, count: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack(grids)), torch.tensor(labels)
 
 
-def train_classifier(items: int = 2400, epochs: int = 12) -> TrainedClassifier:
+def train_classifier(items: int = 1200, epochs: int = 10) -> TrainedClassifier:
     """Train the category classifier; seeded, about a minute on one core."""
     torch.manual_seed(0)
     grids, labels = _grids(CLASSIFIER_SEED, items)
