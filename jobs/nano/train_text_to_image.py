@@ -27,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from jobs.nano.catalogue import vocabulary
 from jobs.nano.dataset import VIEW_AZIMUTH_DEG, load_shard, view_of
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
+from jobs.nano.pretrain_text_encoder import load_captions, pretrain_text_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -116,15 +117,20 @@ class TextToPicture(nn.Module):
         self.transformer = create_transformer()
         _initialize(self.transformer)
 
-    def forward(self, noised: Tensor, time: Tensor, captions: list[str]) -> Tensor:
-        """Predict clean pictures (B, 3, S, S) in [-1, 1] from noised ones at times (B,)."""
-        tokens = self.tokenizer(
+    def tokenize(self, captions: list[str]) -> dict[str, Tensor]:
+        """Return ``input_ids`` and ``attention_mask``, (B, 16) int64 each."""
+        encoded = self.tokenizer(
             captions,
             padding="max_length",
             max_length=MAX_TOKENS,
             truncation=True,
             return_tensors="pt",
-        ).to(noised.device)
+        )
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+    def forward(self, noised: Tensor, time: Tensor, captions: list[str]) -> Tensor:
+        """Predict clean pictures (B, 3, S, S) in [-1, 1] from noised ones at times (B,)."""
+        tokens = {name: value.to(noised.device) for name, value in self.tokenize(captions).items()}
         text = self.text_encoder(tokens["input_ids"], attention_mask=tokens["attention_mask"])
         prediction: Tensor = self.transformer(
             noised,
@@ -265,6 +271,7 @@ def train_text_to_image(
     seed: int = 0,
     device: str = "cpu",
     start_from: Path | None = None,
+    encoder_steps: int = 800,
 ) -> None:
     """Train on the shards in ``data`` and write a diffusers folder to ``folder``.
 
@@ -277,11 +284,17 @@ def train_text_to_image(
         seed: of weights, noise and order.
         device: torch device.
         start_from: a folder written before, whose weights are trained on.
+        encoder_steps: steps that the text encoder learns alone first.
     """
     torch.manual_seed(seed)
     model = TextToPicture()
     if start_from is not None:
         load_weights(model, start_from)
+    if encoder_steps:
+        captions_seen = load_captions(data)
+        pretrain_text_encoder(
+            model.text_encoder, model.tokenize, captions_seen, steps=encoder_steps, seed=seed
+        )
     model.to(device).train()
     optimizer = Optimizer(model, hidden_matrices(model), rate)
     average = WeightAverage(model)

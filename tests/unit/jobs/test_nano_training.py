@@ -14,6 +14,7 @@ from jobs.nano import train_text_to_image
 from jobs.nano.catalogue import CATEGORIES, make_item
 from jobs.nano.dataset import make_shard
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
+from jobs.nano.pretrain_text_encoder import load_captions, pretrain_text_encoder
 from jobs.nano.recognize import (
     CategoryClassifier,
     mesh_points,
@@ -105,7 +106,9 @@ def test_text_pipeline_is_learnt_saved_and_drawn_from(
     monkeypatch.setattr(train_text_to_image, "DEPTH", 1)
     folder = tmp_path / "pipeline"
     schedule = Schedule(steps=2, minutes=1e6)
-    train_text_to_image.train_text_to_image(shards, folder, schedule=schedule, batch_size=2)
+    train_text_to_image.train_text_to_image(
+        shards, folder, schedule=schedule, batch_size=2, encoder_steps=2
+    )
     stage = TextToImage(folder, device="cpu")
     drawn = stage.generate("a red wooden dragon", seed=1, num_inference_steps=2)
     assert drawn.image.size == (train_text_to_image.SIZE,) * 2
@@ -113,6 +116,23 @@ def test_text_pipeline_is_learnt_saved_and_drawn_from(
     again = stage.generate("a red wooden dragon", seed=1, num_inference_steps=2)
     assert drawn.image.tobytes() == again.image.tobytes()
     stage.generate("a chair", seed=1, num_inference_steps=1, guidance_scale=0.5)
+
+
+def test_text_encoder_learns_what_captions_say(shards: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = train_text_to_image.create_tokenizer()
+    encoder = train_text_to_image.create_text_encoder(len(tokenizer))
+    captions = load_captions(shards)
+    assert captions.thumbnails.shape == (4, 3, 12, 12)
+    assert captions.thumbnails.abs().max() <= 1.0
+
+    def tokenize(texts: list[str]) -> dict[str, torch.Tensor]:
+        encoded = tokenizer(texts, padding="max_length", max_length=16, return_tensors="pt")
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+    first = pretrain_text_encoder(encoder, tokenize, captions, steps=1)
+    learnt = pretrain_text_encoder(encoder, tokenize, captions, steps=20)
+    assert learnt < 0.5 * first
 
 
 def test_unknown_and_known_words_have_different_tokens() -> None:
