@@ -8,12 +8,15 @@ primitives win over earlier ones.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dream_cad.exceptions import ShapeError
+from dream_cad.exceptions import GenerationError, ShapeError
 from dream_cad.mesh.raster import NO_FACE, barycentric, rasterize
+from dream_cad.mesh.tangents import encode_tangent_space
+from dream_cad.mesh.texels import TexelMap
 from dream_cad.mesh.unwrap import check_texture_size
 
 # Corners of a face at the 12 points of its border strip, two a point: along three edges and round.
@@ -83,15 +86,62 @@ def bake_texture(
 
     Returns:
         (T, T, 3) uint8, truncated as the published code does; zero where nothing is covered.
+
+    Raises:
+        GenerationError: a colour is NaN or infinite.
     """
     texture = np.zeros(positions.shape, dtype=np.uint8)
     points = positions[coverage]
     colors = np.empty(points.shape, dtype=np.uint8)
     for start in range(0, len(points), _POINTS_PER_QUERY):
         part = slice(start, start + _POINTS_PER_QUERY)
-        colors[part] = (np.clip(color_at(points[part]), 0, 1) * 255).astype(np.uint8)
+        values = color_at(points[part])
+        if not np.isfinite(values).all():
+            raise GenerationError(
+                "The field gave colours that are not finite; expected numbers from 0 to 1.",
+                hint="Where half precision overflowed, precision 'bf16' or 'fp32' helps.",
+            )
+        colors[part] = (np.clip(values, 0, 1) * 255).astype(np.uint8)
     texture[coverage] = colors
     return texture
+
+
+def bake_normal_map(
+    texels: TexelMap,
+    directions: NDArray[np.floating[Any]],
+    normals: NDArray[np.floating[Any]],
+    tangents: NDArray[np.floating[Any]],
+) -> NDArray[np.float32]:
+    """Lay wanted normals into a map in tangent space.
+
+    Args:
+        texels: where the layout shows the surface.
+        directions: (P, 3) wanted normals at the covered texels, any length.
+        normals: (V, 3) of the vertices, as the exported file has them.
+        tangents: (V, 3) or (V, 4) of the vertices, from ``vertex_tangents`` for glTF.
+
+    Returns:
+        (T, T, 3) float32 in [0, 1]; zero where nothing is covered, as ``dilate`` wants it.
+
+    Raises:
+        ShapeError: the directions are not finite or not one per covered texel.
+    """
+    if directions.shape != (len(texels.index), 3) or not np.isfinite(directions).all():
+        raise ShapeError(
+            f"Directions have shape {directions.shape}; expected ({len(texels.index)}, 3) finite."
+        )
+    encoded = encode_tangent_space(
+        directions, texels.interpolate(normals), _signed(texels, tangents)
+    )
+    return texels.to_image(encoded)
+
+
+def _signed(texels: TexelMap, tangents: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Interpolate tangents; the sign is that of the island, hence of any corner."""
+    mixed = texels.interpolate(tangents)
+    if tangents.shape[1] == 4:
+        mixed[:, 3] = tangents[texels.corners[:, 0], 3]
+    return mixed
 
 
 def _border_strips(corners: NDArray[np.float64], half_width: float) -> NDArray[np.float64]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MIN_SQUARED_LENGTH = 1e-20
+
 
 def vertex_normals(
     vertices: NDArray[np.floating[Any]], faces: NDArray[np.integer[Any]]
@@ -32,6 +34,34 @@ def vertex_normals(
     unit = np.divide(summed, length, out=np.tile([0.0, 0.0, 1.0], (count, 1)), where=length > 0)
     normals: NDArray[np.float32] = unit[group].astype(np.float32)
     return normals
+
+
+def indexed_normals(
+    vertices: NDArray[np.floating[Any]], faces: NDArray[np.integer[Any]]
+) -> NDArray[np.float32]:
+    """Return area-weighted unit normals that break wherever faces do not share a vertex.
+
+    Args:
+        vertices: (V, 3) float.
+        faces: (F, 3) integer.
+
+    Returns:
+        (V, 3) float32; (0, 0, 1) where the summed face vectors have a squared length of at most
+        1e-20 (Stable Fast 3D spec, section 10.1).
+    """
+    corners = vertices[faces].astype(np.float64)
+    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    summed = np.stack(
+        [
+            np.bincount(faces.ravel(), np.repeat(column, 3), minlength=len(vertices))
+            for column in weighted.T
+        ],
+        axis=1,
+    )
+    squared = np.einsum("vc,vc->v", summed, summed)
+    summed[squared <= _MIN_SQUARED_LENGTH] = (0.0, 0.0, 1.0)
+    unit: NDArray[np.float32] = summed / np.linalg.norm(summed, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def corner_normals(

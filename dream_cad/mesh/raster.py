@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dream_cad.mesh.ragged import batches, count_up
+
 # Pixels expanded at once: some 60 bytes each, so about 60 MB.
 _BATCH_PIXELS = 1_000_000
 NO_FACE = np.int64(-1)
@@ -33,7 +35,7 @@ def rasterize(
         (height, width) int64 face numbers, ``NO_FACE`` where there is none.
     """
     buffer = np.full(height * width, _EMPTY, dtype=np.uint64)
-    edges = _edge_functions(screen)
+    edges = edge_functions(screen)
     area = edges[:, :, 2].sum(axis=1)
     usable = np.flatnonzero((depth > 0).all(axis=1) & (np.abs(area) > 0))
     edges = edges[usable] / area[usable, None, None]
@@ -50,7 +52,7 @@ def barycentric(
     screen: NDArray[np.float64], depth: NDArray[np.float64], pixels: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Perspective-correct weights (P, 3) of ``pixels`` (P, 2) in triangles (P, 3, 2), (P, 3)."""
-    edges = _edge_functions(screen)
+    edges = edge_functions(screen)
     x, y = pixels[:, 0, None], pixels[:, 1, None]
     weights = (edges[:, :, 0] * x + edges[:, :, 1] * y + edges[:, :, 2]) / depth
     weights = weights / weights.sum(axis=1, keepdims=True)
@@ -59,7 +61,32 @@ def barycentric(
     return clipped
 
 
-def _edge_functions(screen: NDArray[np.float64]) -> NDArray[np.float64]:
+def covered_pixels(
+    screen: NDArray[np.float64], *, width: int, height: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield batches of (face, pixel) for every pixel centre in or on the rim of each face.
+
+    Args:
+        screen: (F, 3, 2) corner positions in pixels, x to the right, y down; either winding.
+        width: pixels.
+        height: pixels.
+
+    Yields:
+        Face numbers (P,) and pixels (P,) as ``row * width + column``. Faces without area have
+        none.
+    """
+    edges = edge_functions(screen)
+    area = edges[:, :, 2].sum(axis=1)
+    usable = np.flatnonzero(area != 0)
+    edges = edges[usable] / area[usable, None, None]
+    for face, row, first, count in _spans(screen[usable], edges, width, height):
+        yield (
+            np.repeat(usable[face], count),
+            np.repeat(row * width + first, count) + count_up(count),
+        )
+
+
+def edge_functions(screen: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (F, 3, 3) rows (a, b, c); a x + b y + c is twice the area beside corner e."""
     start, end = np.roll(screen, -1, axis=1), np.roll(screen, -2, axis=1)
     a = start[..., 1] - end[..., 1]
@@ -78,13 +105,13 @@ def _spans(
     top = np.ceil(np.clip(screen[..., 1].min(axis=1) - 0.5, 0, height)).astype(np.intp)
     bottom = np.floor(np.clip(screen[..., 1].max(axis=1) - 0.5, -1, height - 1)).astype(np.intp)
     rows = np.maximum(bottom - top + 1, 0)
-    for part in _batches(rows * 8):
+    for part in batches(rows * 8, _BATCH_PIXELS):
         face = np.repeat(np.arange(part.start, part.stop), rows[part])
-        row = top[face] + _counting(rows[part])
+        row = top[face] + count_up(rows[part])
         first, count = _columns(edges[face], row + 0.5, width)
         hit = np.flatnonzero(count > 0)
         face, row, first, count = face[hit], row[hit], first[hit], count[hit]
-        for piece in _batches(count):
+        for piece in batches(count, _BATCH_PIXELS):
             yield face[piece], row[piece], first[piece], count[piece]
 
 
@@ -117,27 +144,8 @@ def _fill(
     """Lower the buffer at every pixel of the spans."""
     plane = inverse[face]
     at_row = plane[:, 1] * (row + 0.5) + plane[:, 2]
-    column = np.repeat(first, count) + _counting(count)
+    column = np.repeat(first, count) + count_up(count)
     nearness = np.repeat(plane[:, 0], count) * (column + 0.5) + np.repeat(at_row, count)
     bits = (1 / nearness).astype(np.float32).view(np.uint32).astype(np.uint64)
     key = (bits << np.uint64(32)) | np.repeat(face_ids[face].astype(np.uint64), count)
     np.minimum.at(buffer, np.repeat(row * width, count) + column, key)
-
-
-def _counting(counts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return 0..n-1 for each n in counts, joined."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) - np.repeat(ends - counts, counts)
-
-
-def _batches(sizes: NDArray[np.intp]) -> Iterator[slice]:
-    """Cut into runs of at most ``_BATCH_PIXELS`` in sum (a single larger item stands alone)."""
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(sizes):
-        done = int(ends[start - 1]) if start else 0
-        stop = int(np.searchsorted(ends, done + _BATCH_PIXELS, side="right"))
-        stop = max(stop, start + 1)
-        yield slice(start, stop)
-        start = stop

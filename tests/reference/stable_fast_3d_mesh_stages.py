@@ -1,0 +1,130 @@
+"""The mesh stages of the Stable Fast 3D cases: unwrapping, rasterising, filling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dream_cad.mesh import box_unwrap
+from dream_cad.mesh.normals import indexed_normals
+from dream_cad.mesh.tangents import published_tangents
+from dream_cad.mesh.texels import rasterize_texels
+from dream_cad.mesh.texture_fill import dilate, to_uint8
+from dream_cad.mesh.uv_overlap import triangles_overlap
+from tests.reference.cases import Case
+
+Outputs = dict[str, Any]
+
+# The cases' notes: an exact overlap test gives nearly the layers that upstream's rounding gave.
+MIN_SAME_LAYER = 0.98
+MIN_SAME_UV = 0.97
+# Another layer of one face stretches its neighbours' by this much at most.
+_LAYER_STRETCH = 0.01
+
+
+def vertex_normals(case: Case) -> Outputs:
+    vertices, faces = case.input("v_pos"), case.input("t_pos_idx")
+    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    return {
+        "v_scaled": vertices,  # stored after scaling
+        "v_nrm": indexed_normals(vertices, faces),
+        "edges": np.unique(np.sort(pairs, axis=1), axis=0),
+    }
+
+
+def mesh_after_unwrap(case: Case) -> Outputs:
+    """Normals and tangents are those of the stored UV; ``v_tex`` is our own."""
+    vertices, faces = case.input("v_pos"), case.input("t_pos_idx")
+    atlas = box_unwrap.box_project_unwrap(
+        vertices,
+        faces,
+        indexed_normals(vertices, faces),
+        island_padding=case.config["island_padding"],
+    )
+    split = vertices[atlas.vmapping]
+    normals = indexed_normals(split, atlas.faces)
+    stored = case.expected()["v_tex"]
+    return {
+        "v_pos_split": split,
+        "v_tex": atlas.uvs,
+        "v_nrm": normals,
+        "v_tng": published_tangents(split, atlas.faces, stored[atlas.faces], normals),
+    }
+
+
+def uv_unwrap(case: Case) -> Outputs:
+    """Every step of the unwrap starts from the stored result of the step before it."""
+    if case.has("pairs"):
+        pairs = case.input("pairs")
+        return {"overlap": triangles_overlap(pairs[:, 0], pairs[:, 1])}
+    vertices, faces = case.input("v_pos"), case.input("t_pos_idx")
+    want = case.expected()
+    normals = indexed_normals(vertices, faces)
+    positions, directions = box_unwrap.align(vertices, normals)
+    stored = want["rot_pos"], want["rot_nrm"]
+    side, face_uvs = box_unwrap.project_on_box(*stored, faces)
+    rotated = box_unwrap.rotate_sides(*stored, faces, want["face_uv_box"], want["cube_face"])
+    layer = box_unwrap.assign_layers(
+        want["rot_pos"], faces, want["face_uv_rotated"], want["cube_face"]
+    )
+    placed = box_unwrap.place(
+        want["face_uv_rotated"],
+        want["atlas_index"],
+        island_padding=case.config["island_padding"],
+    )
+    return {
+        "v_nrm": normals,
+        "rot_pos": same_signs(positions, want["rot_pos"]),
+        "rot_nrm": same_signs(directions, want["rot_nrm"]),
+        "face_uv_box": face_uvs,
+        "cube_face": side,
+        "face_uv_rotated": rotated,
+        "atlas_index": layer,
+        "placed_uv": placed,
+    }
+
+
+def same_signs(actual: NDArray[Any], want: NDArray[Any]) -> NDArray[Any]:
+    """Turn axes around whose sign another LAPACK chose otherwise."""
+    return actual * np.sign((actual * want).sum(axis=0))
+
+
+def texture_bake(case: Case) -> Outputs:
+    if case.has("image"):
+        image, mask = case.input("image")[0], case.input("mask")[0, 0]
+        grown = dilate(image.transpose(1, 2, 0), mask, case.config["iterations"])
+        return {"out": grown.transpose(2, 0, 1)[None]}
+    uvs, positions = case.input("v_tex"), case.input("v_pos")
+    faces = np.arange(len(uvs), dtype=np.int32).reshape(-1, 3)
+    texels = rasterize_texels(
+        faces, uvs, texture_size=case.config["bake_resolution"], sample_at="corner"
+    )
+    seen = np.column_stack([texels.weights, texels.face.astype(np.float32)])
+    return {
+        "rast": texels.to_image(seen, (0, 0, 0, -1)),
+        "mask": texels.mask,
+        "pos": texels.to_image(texels.interpolate(positions)),
+    }
+
+
+def dither_uint8(case: Case) -> Outputs:
+    plain, flat = case.input("x"), case.input("x_flat")
+    seed = case.config["seed"]
+    is_flat = (flat == np.array([0.5, 0.5, 1.0], np.float32)).all(axis=-1)
+    return {
+        "u8": to_uint8(plain, legacy_random(seed)),
+        "u8_masked": to_uint8(flat, legacy_random(seed), where=is_flat),
+    }
+
+
+def legacy_random(seed: int) -> np.random.RandomState:
+    """The generator behind ``numpy.random.seed``, which the cases were made with."""
+    return np.random.RandomState(seed)
+
+
+def same_fraction(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """The share of faces whose corners lie where they should, up to a layer's stretch."""
+    off = np.abs(got - want).reshape(-1, 6).max(axis=1)
+    return float((off < _LAYER_STRETCH).mean())
