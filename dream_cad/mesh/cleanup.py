@@ -101,6 +101,22 @@ def remove_small_components(mesh: MeshData, min_fraction: float) -> MeshData:
     return _keep_faces(mesh, is_kept[label])
 
 
+def remove_floaters(mesh: MeshData, min_ratio: float) -> MeshData:
+    """Drop loose parts with fewer faces than ``min_ratio`` times those of the largest part.
+
+    Raises:
+        InvalidConfigError: ``min_ratio`` is not in [0, 1].
+    """
+    if not 0 <= min_ratio <= 1:
+        raise InvalidConfigError(f"min_ratio is {min_ratio}; expected 0..1.")
+    check_mesh(mesh, allow_empty=True)
+    if len(mesh.faces) == 0 or min_ratio == 0:
+        return mesh
+    label = face_components(mesh)
+    count = np.bincount(label)
+    return _keep_faces(mesh, (count >= min_ratio * count.max())[label])
+
+
 def face_components(mesh: MeshData) -> NDArray[np.intp]:
     """Number the connected parts; returns (F,) the number of each face's part."""
     corner = position_groups(mesh.vertices)[mesh.faces]

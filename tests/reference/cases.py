@@ -20,9 +20,13 @@ from torch import nn
 from tests.reference import formula_weights
 
 _SPEC = re.compile(
-    r"^(?:(?P<factor>[-+.\deE]+)\*)?(?P<kind>normal|uniform):(?P<name>.+):(?P<shape>[\dx,]+)$"
+    r"^(?:(?P<factor>[-+.\deE]+)\*)?(?P<kind>normal|uniform):(?P<name>[^:]+):(?P<shape>[\dx,]+)"
+    r"(?P<steps>(?: \S+)*)$"
 )
 _STORED = re.compile(r"^npz:(?P<key>[^\s]+)")
+_CLAMP = re.compile(r"^clamp\((?P<low>[-.\d]+),(?P<high>[-.\d]+)\)$")
+_AFFINE = re.compile(r"^(?P<sign>[*/])(?P<factor>[.\d]+)(?P<offset>[-+][.\d]+)?$")
+_REMARK = ("repeated", "over", "the", "batch")
 
 
 def reference_folder(model: str) -> Path:
@@ -32,10 +36,10 @@ def reference_folder(model: str) -> Path:
 
 
 @lru_cache
-def _arrays(folder: Path) -> Mapping[str, NDArray[Any]]:
-    """Every array of every npz in the folder, by its key."""
+def _arrays(folder: Path, file: str = "*.npz") -> Mapping[str, NDArray[Any]]:
+    """Every array of the npz files in the folder that match, by its key."""
     arrays: dict[str, NDArray[Any]] = {}
-    for path in sorted(folder.glob("*.npz")):
+    for path in sorted(folder.glob(file)):
         with np.load(path) as stored:
             arrays.update({key: stored[key] for key in stored})
     return arrays
@@ -62,7 +66,12 @@ class Case:
 
     @property
     def prefix(self) -> str:
-        return str(self.data["prefix"])
+        return str(self.data["prefix"] or "")
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The stored arrays: of the case's own file where it names one."""
+        return _arrays(self.folder, self.data.get("npz") or self.data.get("file") or "*.npz")
 
     def has(self, *inputs: str) -> bool:
         return all(name in self.data["inputs"] for name in inputs)
@@ -70,13 +79,19 @@ class Case:
     def array(self, spec: str) -> NDArray[Any]:
         """The array that an input or override string stands for."""
         if stored := _STORED.match(spec):
-            return _arrays(self.folder)[stored["key"]]
+            own = self.arrays
+            return (
+                own[stored["key"]] if stored["key"] in own else _arrays(self.folder)[stored["key"]]
+            )
         parts = _SPEC.match(spec)
         if parts is None:
             raise ValueError(f"case {self.name}: input {spec!r} is of no known form")
         shape = tuple(int(size) for size in re.split("[x,]", parts["shape"]))
         values = getattr(formula_weights, parts["kind"])(parts["name"], shape)
-        return values * np.float32(parts["factor"] or 1)
+        values = values * np.float32(parts["factor"] or 1)
+        for step in (parts["steps"] or "").split():
+            values = _apply_step(values, step)
+        return values
 
     def input(self, name: str) -> Any:
         """An input as an array; numbers stay numbers."""
@@ -96,8 +111,7 @@ class Case:
 
     def expected(self) -> dict[str, NDArray[Any]]:
         """Expected outputs by short name."""
-        arrays = _arrays(self.folder)
-        return {key.rpartition("/")[2]: arrays[key] for key in self.data["outputs"]}
+        return {key.rpartition("/")[2]: self.arrays[key] for key in self.data["outputs"]}
 
     def tolerance(self, output: str) -> tuple[float, float]:
         """(rtol, atol) of an output."""
@@ -119,6 +133,20 @@ class Case:
             f"{self.name}/{output}: {outside:.2%} outside rtol {rtol} atol {atol}, "
             f"largest difference {largest:.3g}"
         )
+
+
+def _apply_step(values: NDArray[Any], step: str) -> NDArray[Any]:
+    """Apply what follows an input's shape: ``clamp(a,b)``, ``/x``, ``*x`` or ``*x-y``."""
+    if step in _REMARK:
+        return values
+    if clamp := _CLAMP.match(step):
+        return values.clip(np.float32(clamp["low"]), np.float32(clamp["high"]))
+    affine = _AFFINE.match(step)
+    if affine is None:
+        raise ValueError(f"input step {step!r} is of no known form")
+    factor = np.float32(affine["factor"])
+    scaled = values / factor if affine["sign"] == "/" else values * factor
+    return scaled + np.float32(affine["offset"] or 0)
 
 
 def _distance(
