@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dream_cad.exceptions import ShapeError
 from dream_cad.mesh.data import MeshData
+
+MATERIAL_MAPS = ("normal_texture", "metallic_roughness_texture")
 
 
 def check_mesh(mesh: MeshData, *, allow_empty: bool = False) -> None:
@@ -42,11 +46,19 @@ def _check_appearance(mesh: MeshData) -> None:
         )
     if uv is not None and uv.shape != (count, 2):
         raise ShapeError(f"UV coordinates have shape {uv.shape}; expected ({count}, 2).")
-    if texture is None:
-        return
-    if texture.ndim != 3 or texture.shape[2] != 3 or texture.dtype != np.uint8:
-        raise ShapeError(
-            f"The texture is {texture.shape} {texture.dtype}; expected (H, W, 3) uint8."
-        )
-    if uv is None:
-        raise ShapeError("The mesh has a texture but no UV coordinates; expected both or none.")
+    if uv is not None and not np.isfinite(uv).all():
+        raise ShapeError("UV coordinates hold NaN or infinity; expected finite numbers.")
+    materials = mesh.materials or {}
+    maps = {"texture": texture} | {name: materials.get(name) for name in MATERIAL_MAPS}
+    for name, image in maps.items():
+        if image is not None:
+            _check_map(name, image, has_uv=uv is not None)
+
+
+def _check_map(name: str, image: Any, *, has_uv: bool) -> None:
+    shape: tuple[int, ...] = getattr(image, "shape", ())
+    dtype = getattr(image, "dtype", type(image).__name__)
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+        raise ShapeError(f"The {name} is {shape} {dtype}; expected (H, W, 3) uint8.")
+    if not has_uv:
+        raise ShapeError(f"The mesh has a {name} but no UV coordinates; expected both or none.")

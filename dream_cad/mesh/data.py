@@ -20,8 +20,9 @@ class MeshData:
         uv_coords: (V, 2) float32 in [0, 1], v up, or None.
         texture: (H, W, 3) uint8 sRGB base colour, row 0 is the top (v = 1), or None.
         materials: maps and factors beside the base colour; ``metallic`` and ``roughness`` are
-            linear floats in [0, 1]; ``normal_texture`` and ``metallic_roughness_texture`` are
-            (H, W, 3) uint8 linear.
+            linear floats in [0, 1]; ``normal_texture`` (tangent space, green along growing v) and
+            ``metallic_roughness_texture`` (green roughness, blue metallic) are (H, W, 3) uint8
+            linear, row 0 at the top like ``texture``.
         extras: JSON-compatible receipt written into the GLB's ``asset.extras``.
     """
 

@@ -3,10 +3,11 @@
 What each format carries:
 
 =====  ===========================================================================
-obj    normals, UV and a PNG texture named by an MTL file, else colours per vertex
+obj    normals, UV and PNG textures named by an MTL file (base colour, and by its PBR extension
+       roughness, metallic and normal map), else colours per vertex
 ply    binary, normals, colours per vertex (taken from the texture where there is one)
 stl    binary, geometry only
-glb    normals, colours per vertex (linear), UV, base colour and PBR maps, receipt
+glb    normals, tangents, colours per vertex (linear), UV, base colour and PBR maps, receipt
 =====  ===========================================================================
 """
 
@@ -17,18 +18,14 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from PIL import Image
 from trimesh.exchange.obj import export_obj
 from trimesh.exchange.ply import export_ply
 from trimesh.exchange.stl import export_stl
 from trimesh.visual.color import ColorVisuals
-from trimesh.visual.material import SimpleMaterial
-from trimesh.visual.texture import TextureVisuals
 
 from dream_cad.exceptions import FileFormatError, StorageError
 from dream_cad.mesh.checks import check_mesh
@@ -37,16 +34,15 @@ from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.glb import glb_bytes
 from dream_cad.mesh.loading import load_mesh
 from dream_cad.mesh.normals import vertex_normals
+from dream_cad.mesh.obj import HEADER, textured_obj
 
 __all__ = ["FORMATS", "export_mesh", "load_mesh", "mesh_bytes", "resolve_format"]
-
-_OBJ_HEADER = "dream_cad"
 
 
 def export_mesh(mesh: MeshData, path: Path, format: str | None = None) -> Path:
     """Write a mesh; readers see the whole new file or the old state, never a part.
 
-    An obj with a texture brings ``<stem>.mtl`` and ``<stem>.png`` beside it, published first.
+    An obj with a texture brings ``<stem>.mtl`` and its pictures beside it, published first.
 
     Args:
         mesh: what to write, see ``check_mesh`` for the shapes.
@@ -119,7 +115,7 @@ def _with_vertex_colors(mesh: MeshData) -> trimesh.Trimesh:
 
 
 def _obj_bytes(mesh: MeshData) -> bytes:
-    text = export_obj(_with_vertex_colors(mesh), include_normals=True, header=_OBJ_HEADER)
+    text = export_obj(_with_vertex_colors(mesh), include_normals=True, header=HEADER)
     return str(text).encode()
 
 
@@ -132,28 +128,12 @@ def _stl_bytes(mesh: MeshData) -> bytes:
 
 
 def _textured_obj(mesh: MeshData, texture: NDArray[np.uint8], target: Path) -> dict[str, bytes]:
-    """Return file name -> content of png, mtl and obj, in the order to publish them."""
+    """Return file name -> content of pictures, mtl and obj, in the order to publish them."""
     # Readers split the names in mtllib and map_Kd at blanks.
     stem = re.sub(r"\s+", "_", target.stem)
-    white = [255, 255, 255, 255]
-    material = SimpleMaterial(
-        image=Image.fromarray(texture), diffuse=white, ambient=white, specular=[0, 0, 0, 255]
-    )
-    material.name = stem
-    bare = _bare(mesh)
-    bare.visual = TextureVisuals(uv=mesh.uv_coords, material=material)
-    text, files = export_obj(
-        bare,
-        include_normals=True,
-        return_texture=True,
-        write_texture=False,
-        mtl_name=f"{stem}.mtl",
-        header=_OBJ_HEADER,
-    )
-    ordered: dict[str, Any] = dict(sorted(files.items(), reverse=True))
-    return {name: bytes(content) for name, content in ordered.items()} | {
-        target.name: str(text).encode()
-    }
+    files = textured_obj(_bare(mesh), mesh, texture, stem)
+    geometry = files.pop(f"{stem}.obj")
+    return files | {target.name: geometry}
 
 
 def _publish(path: Path, content: bytes) -> None:
