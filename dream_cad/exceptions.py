@@ -165,6 +165,14 @@ class JobStateError(DreamCadError):
     http_status = 409
 
 
+class ResultExpiredError(JobStateError):
+    """The job's result was kept for its time and is gone."""
+
+    code = "result-expired"
+    title = "Result expired"
+    http_status = 410
+
+
 class LeaseLostError(JobStateError):
     """A worker reports on a job whose lease is no longer its own; its result is refused."""
 
@@ -177,7 +185,7 @@ class IdempotencyConflictError(DreamCadError):
 
     code = "idempotency-conflict"
     title = "Idempotency key reused"
-    http_status = 422
+    http_status = 409
 
 
 class QueueFullError(DreamCadError):
@@ -187,6 +195,31 @@ class QueueFullError(DreamCadError):
     title = "Queue full"
     http_status = 429
     retryable = True
+
+
+class RateLimitedError(DreamCadError):
+    """Too many requests; ``details["retry_after_s"]`` says when the next is welcome."""
+
+    code = "rate-limited"
+    title = "Too many requests"
+    http_status = 429
+    retryable = True
+
+
+class AuthenticationError(DreamCadError):
+    """The request has no valid API key, and needs one."""
+
+    code = "unauthenticated"
+    title = "Authentication needed"
+    http_status = 401
+
+
+class PermissionDeniedError(DreamCadError):
+    """Who asks may not do this."""
+
+    code = "forbidden"
+    title = "Not allowed"
+    http_status = 403
 
 
 class ServiceUnavailableError(DreamCadError):

@@ -140,7 +140,7 @@ def test_an_idempotency_key_gives_the_first_job(server: Server) -> None:
     second = server.client.post("/v1/jobs", json=body, headers=headers)
     other = server.client.post("/v1/jobs", json={"prompt": "twice"}, headers=headers)
     assert first.json()["id"] == second.json()["id"]
-    assert other.status_code == 422
+    assert other.status_code == 409
     assert other.json()["type"] == "idempotency-conflict"
     server.ended(first.json()["id"])
 
