@@ -25,19 +25,32 @@ HELD_OUT_SEED = 10_000_000
 """Items from this seed on are never trained on."""
 
 VIEW_AZIMUTH_DEG = 35.0
-_VIEW_SPREAD_DEG = 30.0
+VIEW_SPREAD_DEG = 30.0
+"""Pictures for reconstruction are taken from within so many degrees of the three-quarter view."""
+
+TEXT_VIEW_SPREAD_DEG = 12.0
+"""The text stage draws from close to the three-quarter view: fewer views are learnt in fewer
+steps, and the reconstruction network, trained on all of them, does not need the others."""
+
 _ELEVATION_DEG = (10.0, 32.0)
+# A view is drawn from another stream than its object: from the same one, the first number would
+# decide colour and azimuth alike, and each colour would be seen from its own side only.
+_VIEW_STREAM, _TEXT_VIEW_STREAM = 2, 3
 
 
-def view_of(rng: np.random.Generator) -> tuple[Camera, float]:
-    """Draw a three-quarter view and the light's azimuth relative to it."""
-    azimuth = VIEW_AZIMUTH_DEG + rng.uniform(-_VIEW_SPREAD_DEG, _VIEW_SPREAD_DEG)
+def view_of(seed: int, *, is_text_view: bool = False) -> tuple[Camera, float]:
+    """Return the three-quarter view that ``seed`` draws and the light's azimuth relative to it."""
+    rng = np.random.default_rng([seed, _TEXT_VIEW_STREAM if is_text_view else _VIEW_STREAM])
+    spread = TEXT_VIEW_SPREAD_DEG if is_text_view else VIEW_SPREAD_DEG
+    azimuth = VIEW_AZIMUTH_DEG + rng.uniform(-spread, spread)
     return Camera(azimuth, rng.uniform(*_ELEVATION_DEG)), rng.uniform(-70.0, 20.0)
 
 
-def picture_of(item: Item, seed: int, *, size: int = 128) -> NDArray[np.uint8]:
+def picture_of(
+    item: Item, seed: int, *, is_text_view: bool = False, size: int = 128
+) -> NDArray[np.uint8]:
     """Render the item from the view that ``seed`` draws, (size, size, 4) uint8."""
-    camera, light_deg = view_of(np.random.default_rng(seed))
+    camera, light_deg = view_of(seed, is_text_view=is_text_view)
     return render_solid(item.solid, camera, size=size, gloss=item.gloss, light_deg=light_deg)
 
 
@@ -72,12 +85,14 @@ class Shard:
 
     Attributes:
         seeds: N item seeds;
-        pictures: (N, 128, 128, 4) uint8; points: (N, P, 3) float16; distances: (N, P) float16;
+        pictures: (N, 128, 128, 4) uint8; text_pictures: as pictures, for the text stage;
+        points: (N, P, 3) float16; distances: (N, P) float16;
         colors: (N, P, 3) uint8; captions, categories, color_names: N strings each.
     """
 
     seeds: list[int]
     pictures: NDArray[np.uint8]
+    text_pictures: NDArray[np.uint8]
     points: NDArray[np.float16]
     distances: NDArray[np.float16]
     colors: NDArray[np.uint8]
@@ -96,6 +111,7 @@ def make_shard(folder: Path, index: int) -> Path:
         name: []
         for name in (
             "pictures",
+            "text_pictures",
             "points",
             "distances",
             "colors",
@@ -107,7 +123,8 @@ def make_shard(folder: Path, index: int) -> Path:
     for seed in range(first, first + SHARD_ITEMS):
         item = make_item(seed)
         points, distances, colors = sample_points(item, np.random.default_rng([seed, 1]))
-        row = (picture_of(item, seed), points, distances, colors)
+        drawn = (picture_of(item, seed), picture_of(item, seed, is_text_view=True))
+        row = (*drawn, points, distances, colors)
         labels = (item.caption, item.category, item.color)
         for name, value in zip(columns, (*row, *labels), strict=True):
             columns[name].append(value)
@@ -127,6 +144,7 @@ def load_shard(path: Path) -> Shard:
     return Shard(
         seeds=list(range(first, first + len(arrays["captions"]))),
         pictures=arrays["pictures"],
+        text_pictures=arrays["text_pictures"],
         points=arrays["points"],
         distances=arrays["distances"],
         colors=arrays["colors"],

@@ -55,7 +55,7 @@ def load_captions(data: Path) -> Captions:
         texts += shard.captions
         categories += shard.categories
         colors += shard.color_names
-        pictures = torch.from_numpy(shard.pictures[..., :3].copy()).permute(0, 3, 1, 2).float()
+        pictures = torch.from_numpy(shard.text_pictures[..., :3].copy()).permute(0, 3, 1, 2).float()
         thumbnails.append(F.interpolate(pictures, size=THUMBNAIL, mode="area") / 127.5 - 1.0)
     return Captions(
         texts,

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from jobs.nano.catalogue import vocabulary
-from jobs.nano.dataset import VIEW_AZIMUTH_DEG, load_shard, view_of
+from jobs.nano.dataset import load_shard
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 from jobs.nano.pretrain_text_encoder import load_captions, pretrain_text_encoder
 
@@ -46,7 +46,6 @@ TIME_SHIFT = 2.0
 the picture, which is what was learnt last."""
 
 _CAPTION_DROPOUT = 0.1
-_VIEW_TOLERANCE_DEG = 12.0
 
 
 def create_tokenizer() -> PreTrainedTokenizerFast:
@@ -153,26 +152,14 @@ def _initialize(transformer: Any) -> None:
     nn.init.zeros_(transformer.final_layer.adaLN_modulation[1].weight)
 
 
-def is_near_middle_view(seed: int) -> bool:
-    """Whether the picture of a seed is seen from close to the three-quarter view.
-
-    The text stage draws from this view only: fewer views are learnt in fewer steps, and the
-    reconstruction network, trained on all of them, does not need the others.
-    """
-    camera, _ = view_of(np.random.default_rng(seed))
-    return abs(camera.azimuth_deg - VIEW_AZIMUTH_DEG) <= _VIEW_TOLERANCE_DEG
-
-
 def _load_pictures(folder: Path, seen: set[Path]) -> tuple[list[NDArray[np.uint8]], list[str]]:
     pictures: list[NDArray[np.uint8]] = []
     captions: list[str] = []
     for path in sorted(set(folder.glob("shard_????.npz")) - seen):
         shard = load_shard(path)
         seen.add(path)
-        for seed, picture, caption in zip(shard.seeds, shard.pictures, shard.captions, strict=True):
-            if is_near_middle_view(seed):
-                pictures.append(picture[..., :3])
-                captions.append(caption)
+        pictures.extend(shard.text_pictures[..., :3])
+        captions.extend(shard.captions)
     return pictures, captions
 
 

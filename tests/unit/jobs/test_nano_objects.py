@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from jobs.nano.catalogue import CATEGORIES, COLORS, make_item, vocabulary
-from jobs.nano.dataset import BOX, POINTS, load_shard, make_shard, picture_of, sample_points
+from jobs.nano.dataset import (
+    BOX,
+    POINTS,
+    VIEW_AZIMUTH_DEG,
+    load_shard,
+    make_shard,
+    picture_of,
+    sample_points,
+    view_of,
+)
 from jobs.nano.primitives import Solid, box, cone, ellipsoid, rotation, torus
 from jobs.nano.render import BACKGROUND, FOREGROUND_RATIO
 
@@ -76,6 +85,18 @@ def test_items_are_a_function_of_the_seed() -> None:
     np.testing.assert_array_equal(first.solid.centers, again.solid.centers)
     assert first.caption == again.caption
     assert first.caption != other.caption
+
+
+@pytest.mark.parametrize("is_text_view", [False, True])
+def test_view_says_nothing_about_the_object(is_text_view: bool) -> None:
+    seeds = range(600)
+    colors = np.array([make_item(seed).color for seed in seeds])
+    sides = np.array([view_of(seed, is_text_view=is_text_view)[0].azimuth_deg for seed in seeds])
+    from_left = sides > VIEW_AZIMUTH_DEG
+    for color in COLORS:
+        # Five standard deviations of a fair coin thrown for each item of the colour.
+        count = (colors == color).sum()
+        assert abs(from_left[colors == color].sum() - count / 2) < 2.5 * np.sqrt(count), color
 
 
 def test_picture_is_framed_like_a_prepared_photo() -> None:
