@@ -5,53 +5,24 @@ Text is first drawn by the text-to-image stage. Importing this package does not 
 
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dream_cad.exceptions import InvalidConfigError
-from dream_cad.images.loading import load_image
-from dream_cad.models.base import (
-    GenerationResult,
-    Model3D,
-    ProgressCallback,
-    ignore_progress,
-)
-from dream_cad.models.profile import StageClock, part_of
-from dream_cad.models.receipt import image_sha256, text_sha256, versions
+from dream_cad.models.base import ProgressCallback
+from dream_cad.models.image_model import GeneratedMesh, ImageModel, LoadRequest
+from dream_cad.models.image_options import ImageModelOptions
+from dream_cad.models.profile import StageClock
 from dream_cad.models.triposr.options import TripoSROptions
-from dream_cad.models.weights import PUBLISHED, Checkpoint, choose_checkpoint, weights_hash
-from dream_cad.prompts import check_prompt
-from dream_cad.settings import Precision, get_settings
-from dream_cad.utils import clear_gpu_cache
+from dream_cad.settings import Precision
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from dream_cad.images.text_to_image import TextToImage
     from dream_cad.models.triposr.pipeline import TripoSRPipeline
 
 NAME = "triposr"
-# Share of a text generation that the picture takes, for progress.
-_PICTURE_SHARE = 0.6
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What is in memory, and what the receipt says about it."""
-
-    pipeline: TripoSRPipeline
-    checkpoint: Checkpoint
-    weights_path: Path
-    precision: Precision
-
-
-class TripoSR(Model3D):
-    """Single image to mesh; text through a picture.
-
-    Safe to share between threads: generations run one at a time.
+class TripoSR(ImageModel["TripoSRPipeline", TripoSROptions]):
+    """Single image to mesh, with vertex colours or a texture; text through a picture.
 
     Args:
         precision: fp32, fp16 or bf16; by default DREAM_CAD_PRECISION, else fp16 on CUDA and fp32
@@ -65,7 +36,7 @@ class TripoSR(Model3D):
         InvalidConfigError: the precision does not exist.
     """
 
-    text_through_image: ClassVar[bool] = True
+    generation_options: ClassVar[type[ImageModelOptions]] = TripoSROptions
 
     def __init__(
         self,
@@ -82,212 +53,30 @@ class TripoSR(Model3D):
             device=device,
             text_to_image=text_to_image,
         )
-        if precision is not None and precision not in get_args(Precision):
-            raise InvalidConfigError(
-                f"precision is {precision!r}; choose one of {', '.join(get_args(Precision))}."
-            )
-        self._choice = checkpoint
-        self._precision: Precision | None = precision
-        self._device = device
-        self._text_source = text_to_image
-        self._text_stage: TextToImage | None = None
-        self._loaded: _Loaded | None = None
-        self._lock = threading.RLock()
 
-    @classmethod
-    def options_model(cls) -> type[TripoSROptions]:
-        """Return the options of ``generate_from_image`` and ``generate_from_text``."""
-        return TripoSROptions
-
-    @property
-    def checkpoint(self) -> str:
-        """Kind of the loaded checkpoint (published, nano, folder), or what was asked for."""
-        return self._loaded.checkpoint.kind if self._loaded else str(self._choice)
-
-    @property
-    def device(self) -> str | None:
-        """Device of the loaded weights, or the one asked for."""
-        return str(self._loaded.pipeline.device) if self._loaded else self._device
-
-    def load_model(self) -> None:
-        """Load the weights; does nothing if they are loaded.
-
-        Raises:
-            ModelUnavailableError: the checkpoint is not on this machine.
-            CheckpointError: it is damaged or does not fit.
-            InsufficientVRAMError: the GPU is too small.
-            InvalidConfigError: no such device or checkpoint.
-        """
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-                self._is_loaded = True
-
-    def _load(self) -> _Loaded:
-        from dream_cad.images.pipeline_loading import choose_device
-        from dream_cad.models.triposr.pipeline import TripoSRPipeline, cuda_memory_errors
+    def _load(self, request: LoadRequest) -> tuple[TripoSRPipeline, Path]:
+        from dream_cad.models.triposr.pipeline import TripoSRPipeline
         from dream_cad.models.triposr.weights import DTYPES, find_weights, load_network
 
-        device = choose_device(self._device)
-        checkpoint = choose_checkpoint(
-            NAME,
-            self._choice,
-            min_vram_gb=self.capabilities.min_vram_gb,
-            vram_gb=0.0 if device == "cpu" else None,
-        )
-        default: Precision = "fp32" if device == "cpu" else "fp16"
-        precision = self._precision or get_settings().precision or default
-        with cuda_memory_errors("loading TripoSR"):
-            network = load_network(checkpoint.folder, device=device, dtype=DTYPES[precision])
-        weights_path = find_weights(checkpoint.folder)
-        return _Loaded(TripoSRPipeline(network), checkpoint, weights_path, precision)
+        folder = request.checkpoint.folder
+        dtype = DTYPES[request.precision]
+        network = load_network(folder, device=request.device, dtype=dtype)
+        return TripoSRPipeline(network), find_weights(folder)
 
     def warm_up(self) -> None:
         """Compute the part of the network that does not depend on the input."""
         self._require_loaded().pipeline.warm_up()
 
-    def unload_model(self) -> None:
-        """Drop the weights, also those of the text stage, and give the memory back."""
-        with self._lock:
-            self._loaded = None
-            self._is_loaded = False
-            if self._text_stage is not None:
-                self._text_stage.unload()
-                self._text_stage = None
-            clear_gpu_cache()
-
-    def generate_from_image(
-        self, image: Any, *, progress: ProgressCallback = ignore_progress, **options: Any
-    ) -> GenerationResult:
-        """Generate a mesh from a picture of one object.
-
-        Args:
-            image: PIL image, (H, W, 3 or 4) array, path, or the bytes of a file.
-            progress: called with (fraction, stage); what it raises ends the work.
-            **options: see TripoSROptions.
-
-        Returns:
-            The mesh in the glTF frame in a centred unit cube, with vertex colours or a texture.
-
-        Raises:
-            InvalidConfigError: an option is wrong, or the picture shows no object.
-            FileFormatError, PayloadTooLargeError: the picture cannot be used.
-            GenerationError: the result has no surface.
-            CheckpointError, ModelUnavailableError, InsufficientVRAMError: see ``load_model``.
-        """
-        parsed = TripoSROptions.parse(options).for_image()
-        started = time.perf_counter()
-        picture = load_image(image)
-        source = {"kind": "image", "sha256": image_sha256(picture)}
-        receipt = {"seed": parsed.seed, "input": source}
-        return self._generate(picture, parsed, receipt, StageClock(), started, progress)
-
-    def generate_from_text(
-        self, prompt: str, *, progress: ProgressCallback = ignore_progress, **options: Any
-    ) -> GenerationResult:
-        """Draw a picture of the prompt, then generate a mesh from it.
-
-        Args:
-            prompt: what to make, for example "a red wooden chair".
-            progress: called with (fraction, stage); what it raises ends the work.
-            **options: see TripoSROptions.
-
-        Raises:
-            InvalidConfigError: the prompt or an option is not accepted.
-            GenerationError: the picture or the mesh failed.
-            CheckpointError, ModelUnavailableError, InsufficientVRAMError: see ``load_model``.
-        """
-        parsed = TripoSROptions.parse(options)
-        started = time.perf_counter()
-        text = check_prompt(prompt)
-        clock = StageClock()
-        with self._lock, clock.stage("text_to_image"):
-            self.load_model()
-            drawn = self._require_text_stage().generate(
-                text,
-                seed=parsed.seed,
-                num_inference_steps=parsed.num_inference_steps,
-                guidance_scale=parsed.guidance_scale,
-                negative_prompt=parsed.negative_prompt,
-                progress=part_of(progress, 0.0, _PICTURE_SHARE),
-            )
-        facts = {key: value for key, value in asdict(drawn).items() if key != "image"}
-        source = {"kind": "text", "prompt": text, "sha256": text_sha256(text)}
-        receipt = {"seed": drawn.seed, "input": source, "text_to_image": facts}
-        rest = part_of(progress, _PICTURE_SHARE, 1.0)
-        return self._generate(drawn.image, parsed, receipt, clock, started, rest)
-
-    def _generate(
+    def _run(
         self,
-        picture: Image,
+        pipeline: TripoSRPipeline,
+        source: Any,
         options: TripoSROptions,
-        receipt: dict[str, Any],
         clock: StageClock,
-        started: float,
         progress: ProgressCallback,
-    ) -> GenerationResult:
-        from dream_cad.models.triposr.pipeline import cuda_memory_errors, run
+    ) -> GeneratedMesh:
+        from dream_cad.models.triposr.pipeline import run
 
-        with self._lock, cuda_memory_errors("generating"):
-            progress(0.0, "loading")
-            loaded = self._require_loaded()
-            mesh, prepared = run(loaded.pipeline, picture, options, clock, progress)
-            metadata = receipt | self._describe(loaded, options) | {"matting": prepared.matting}
-        if get_settings().profile:
-            metadata["profile"] = {name: round(s, 4) for name, s in clock.seconds.items()}
-        progress(1.0, "done")
-        return GenerationResult(
-            vertices=mesh.vertices,
-            faces=mesh.faces,
-            vertex_colors=mesh.vertex_colors,
-            uv_coords=mesh.uv_coords,
-            texture=mesh.texture,
-            materials=mesh.materials,
-            metadata=metadata,
-            generation_time=time.perf_counter() - started,
-            model_name=NAME,
-        )
-
-    def _describe(self, loaded: _Loaded, options: TripoSROptions) -> dict[str, Any]:
-        """The part of the receipt that is about this model and machine."""
-        checkpoint = loaded.checkpoint
-        used = options.resolve(loaded.pipeline.config)
-        return {
-            "model": NAME,
-            "options": used.model_dump(exclude_none=True),
-            "checkpoint": {
-                "kind": checkpoint.kind,
-                "source": _source(checkpoint),
-                "weights_sha256": weights_hash(loaded.weights_path),
-            },
-            "precision": loaded.precision,
-            "device": str(loaded.pipeline.device),
-            "versions": versions(),
-        }
-
-    def _require_loaded(self) -> _Loaded:
-        self.load_model()
-        if self._loaded is None:
-            raise RuntimeError("the model was unloaded while it was being used")
-        return self._loaded
-
-    def _require_text_stage(self) -> TextToImage:
-        from dream_cad.images.text_to_image import TextToImage
-
-        if self._text_stage is None:
-            is_nano = self._require_loaded().checkpoint.kind == "nano"
-            self._text_stage = TextToImage(
-                self._text_source,
-                precision=self._precision,
-                device=self._device,
-                checkpoint="nano" if is_nano else None,
-            )
-        return self._text_stage
-
-
-def _source(checkpoint: Checkpoint) -> str:
-    """Where the weights come from, without paths of this machine where a name will do."""
-    if checkpoint.kind == "published":
-        published = PUBLISHED[NAME]
-        return f"{published.repo_id}@{published.revision}"
-    return "dream_cad" if checkpoint.kind == "nano" else str(checkpoint.folder)
+        mesh, prepared = run(pipeline, source, options, clock, progress)
+        used = options.resolve(pipeline.config).model_dump(exclude_none=True)
+        return GeneratedMesh(mesh, {"options": used, "matting": prepared.matting})

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dream_cad.exceptions import GenerationError, InsufficientVRAMError
+from dream_cad.exceptions import GenerationError
 from dream_cad.images.crop import composite_on_grey, prepare_foreground
 from dream_cad.images.matting import matte
 from dream_cad.mesh.data import MeshData
@@ -234,19 +232,3 @@ def _wait_for(tensor: Tensor) -> None:
     """Let queued GPU work end, so that its time counts for the right stage."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
-
-
-@contextmanager
-def cuda_memory_errors(doing: str) -> Iterator[None]:
-    """Turn torch's out-of-memory error into ours.
-
-    Raises:
-        InsufficientVRAMError: the GPU ran out of memory inside the block.
-    """
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise InsufficientVRAMError(
-            f"The GPU ran out of memory while {doing}.",
-            hint="Lower resolution or chunk_size, use fp16, or stop other work on the GPU.",
-        ) from error

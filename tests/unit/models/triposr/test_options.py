@@ -6,7 +6,7 @@ import pytest
 
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.triposr.config import TripoSRConfig
-from dream_cad.models.triposr.options import TEXT_ONLY, TripoSROptions
+from dream_cad.models.triposr.options import TripoSROptions
 
 
 def test_defaults_come_from_the_checkpoint() -> None:
@@ -64,7 +64,7 @@ def test_limits_are_inclusive(options: dict[str, Any]) -> None:
     [("num_inference_steps", 5), ("guidance_scale", 1.0), ("negative_prompt", "blur")],
 )
 def test_text_options_are_refused_for_images(name: str, value: object) -> None:
-    assert name in TEXT_ONLY
+    assert name in TripoSROptions.text_options
     with pytest.raises(InvalidConfigError, match=name):
         TripoSROptions.parse({name: value}).for_image()
 
