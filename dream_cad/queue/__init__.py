@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from dream_cad.queue.job_queue import JobQueue
-from dream_cad.queue.jobs import GenerationJob, JobFilter, JobPage, JobPriority, JobStatus
+from dream_cad.queue.jobs import (
+    BatchView,
+    Depth,
+    GenerationJob,
+    JobEvent,
+    JobFilter,
+    JobPage,
+    JobPriority,
+    JobStatus,
+)
+from dream_cad.queue.keys import ApiKey
 
-__all__ = ["GenerationJob", "JobFilter", "JobPage", "JobPriority", "JobQueue", "JobStatus"]
+__all__ = [
+    "ApiKey",
+    "BatchView",
+    "Depth",
+    "GenerationJob",
+    "JobEvent",
+    "JobFilter",
+    "JobPage",
+    "JobPriority",
+    "JobQueue",
+    "JobStatus",
+]

@@ -11,7 +11,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dream_cad.exceptions import InvalidConfigError, StorageError
@@ -57,7 +57,8 @@ def open_engine(url: str) -> Engine:
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
+        # Pinged before use: a PostgreSQL that was restarted costs one new connection, no error.
+        engine = create_engine(with_driver(url), pool_pre_ping=path is None)
         if path is not None:
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
@@ -68,6 +69,14 @@ def open_engine(url: str) -> Engine:
             hint="Check the path, its permissions, free disk space and the program's version.",
         ) from error
     return engine
+
+
+def with_driver(url: str) -> URL:
+    """Return the URL with psycopg as the driver of a PostgreSQL URL that names none."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -24,6 +24,11 @@ WORKER_LOST = _problem("worker-lost", "Worker lost", "The worker stopped reporti
 SERVER_RESTARTED = _problem(
     "server-restarted", "Server restarted", "The server restarted while the job ran."
 )
+NEED_NOT_MET = _problem(
+    "dependency-failed", "Dependency failed", "A job that this one needs did not complete."
+)
+WAIT_EXPIRED = _problem("wait-expired", "Waited too long", "The job was not started in time.")
+DEADLINE_PASSED = _problem("deadline-passed", "Deadline passed", "The job was not done in time.")
 FAILED_BY_CALLER = _problem(
     "generation-failed", "Generation failed", "The worker reported a failure."
 )

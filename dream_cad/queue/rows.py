@@ -9,11 +9,14 @@ from sqlalchemy import RowMapping
 
 from dream_cad.queue.jobs import GenerationJob, JobPriority, JobStatus
 
-_TIMES = ("started_at", "completed_at", "lease_until")
+_TIMES = (
+    "started_at", "completed_at", "lease_until", "start_by", "deadline", "expires_at",
+)  # fmt: skip
 _SAME = (
     "id", "prompt", "model_name", "config", "input_uri", "artifact_uri", "progress", "stage",
     "attempts", "max_attempts", "cancel_requested", "idempotency_key", "request_hash", "batch_id",
-    "lease_token", "timings", "problem",
+    "lease_token", "timings", "problem", "owner", "policy", "tags", "depends_on", "waits_for",
+    "batch_index", "superseded", "gpu_seconds", "peak_memory_bytes", "cache_key", "cached_from",
 )  # fmt: skip
 
 
@@ -24,7 +27,9 @@ def row_from_job(job: GenerationJob) -> dict[str, Any]:
     return row | {
         "status": job.status.value,
         "priority": job.priority.value,
+        "level": job.priority.value if job.level is None else job.level,
         "created_at": job.created_at.timestamp(),
+        "not_before": _epoch(job.not_before) or 0.0,
     }
 
 
@@ -38,9 +43,17 @@ def job_from_row(row: RowMapping) -> GenerationJob:
         seq=row["seq"],
         status=JobStatus(row["status"]),
         priority=JobPriority(row["priority"]),
+        level=row["level"],
+        not_before=_instant(row["not_before"] or None),
+        changed_at=_instant(row["changed_at"]),
         created_at=datetime.fromtimestamp(row["created_at"], UTC),
         error=problem.get("detail") if problem else None,
     )
+
+
+def instant(epoch: float) -> datetime:
+    """Return the UTC time of seconds since the epoch."""
+    return datetime.fromtimestamp(epoch, UTC)
 
 
 def _epoch(instant: datetime | None) -> float | None:

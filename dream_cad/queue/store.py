@@ -1,4 +1,4 @@
-"""The queue's SQL: one named statement a verb, legal for SQLite and PostgreSQL.
+"""The queue's SQL on single jobs: one named statement a verb, for SQLite and PostgreSQL.
 
 Durable: what a verb changed is on disk when it returns. Every transition is a guarded UPDATE
 that names the state it leaves, so that two callers can never both make it.
@@ -6,142 +6,128 @@ that names the state it leaves, so that two callers can never both make it.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
+    RowMapping,
     Update,
     and_,
     case,
     func,
     insert,
     literal,
-    or_,
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
-from dream_cad.exceptions import InvalidConfigError, StorageError
-from dream_cad.queue.jobs import GenerationJob, JobFilter, JobStatus
+from dream_cad.exceptions import InvalidConfigError
+from dream_cad.queue import dependencies
+from dream_cad.queue.claim import Lease, Wanted, claim_best, claim_one
+from dream_cad.queue.connection import Database
+from dream_cad.queue.fairness import charge, enter
+from dream_cad.queue.jobs import GenerationJob, JobStatus
 from dream_cad.queue.rows import job_from_row, row_from_job
 from dream_cad.queue.schema import jobs
+from dream_cad.queue.tables import job_tags
 
 PENDING, RUNNING = JobStatus.PENDING.value, JobStatus.RUNNING.value
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
-_NO_LEASE = {"lease_token": None, "lease_until": None}
+NO_LEASE = {"lease_token": None, "lease_until": None}
 
 
 class JobStore:
-    """The SQL verbs over one engine.
+    """The SQL verbs that change or read single jobs."""
 
-    Safe to share between threads. On SQLite a lock keeps this process's threads from waiting
-    in the database's unfair busy loop.
-    """
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._reader = engine.execution_options(read_only=True)
-        self._lock = threading.RLock()
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _connect(self, *, write: bool) -> Iterator[Connection]:
-        with self._lock:
-            try:
-                with (self._engine if write else self._reader).begin() as connection:
-                    yield connection
-            except SQLAlchemyError as error:
-                raise StorageError(
-                    f"The job database failed: {error.__class__.__name__}: {error}.",
-                    hint="Check free disk space and DREAM_CAD_DATABASE_URL, then try again.",
-                ) from error
-
-    def insert(self, new_jobs: Sequence[GenerationJob], max_pending: int | None) -> int | None:
-        """Add pending jobs, all or none.
-
-        Returns:
-            None when they were added, else the number of pending jobs that left no room.
+    def insert(self, new_jobs: Sequence[GenerationJob], now: float) -> None:
+        """Add jobs, all or none.
 
         Raises:
-            InvalidConfigError: an id or idempotency key is taken.
+            InvalidConfigError: an id or idempotency key is taken, or a needed job is unknown.
         """
-        with self._connect(write=True) as connection:
-            if max_pending is not None:
-                depth = self._count(connection, jobs.c.status == PENDING)
-                if depth + len(new_jobs) > max_pending:
-                    return depth
-            try:
-                connection.execute(insert(jobs), [row_from_job(job) for job in new_jobs])
-            except IntegrityError as error:
-                raise InvalidConfigError(
-                    "A job with that id or idempotency key exists already.",
-                    hint="Leave the id out: a fresh one is made.",
-                ) from error
-        return None
+        with self._database.connect(write=True) as connection:
+            insert_jobs(connection, new_jobs, now)
 
-    def claim(
-        self,
-        *,
-        token: str,
-        now: float,
-        lease_until: float,
-        model_name: str | None = None,
-        job_id: str | None = None,
-        above_priority: int | None = None,
-    ) -> GenerationJob | None:
-        """Lease the best pending job (priority, then age) in one statement.
+    def claim(self, wanted: Wanted, lease: Lease) -> GenerationJob | None:
+        """Lease the best pending job: level, then the owner least served, then age."""
+        with self._database.connect(write=True) as connection:
+            return _job(claim_best(connection, wanted, lease))
 
-        Args:
-            token: fresh proof of the claim.
-            now: the claim's time, seconds since the epoch.
-            lease_until: when the claim lapses.
-            model_name: only jobs of this model.
-            job_id: only this job.
-            above_priority: only jobs more urgent than this.
-        """
-        wanted: list[ColumnElement[bool]] = [jobs.c.status == PENDING]
-        if model_name is not None:
-            wanted.append(jobs.c.model_name == model_name)
-        if job_id is not None:
-            wanted.append(jobs.c.id == job_id)
-        if above_priority is not None:
-            wanted.append(jobs.c.priority > above_priority)
-        statement = claim_statement(wanted, token=token, now=now, lease_until=lease_until)
-        return self._one(statement)
+    def claim_one(self, job_id: str, lease: Lease) -> GenerationJob | None:
+        """Lease a certain job, if it is pending."""
+        with self._database.connect(write=True) as connection:
+            return _job(claim_one(connection, job_id, lease))
 
     def extend(
         self, job_id: str, token: str, lease_until: float, progress: float | None, stage: str | None
-    ) -> GenerationJob | None:
-        """Extend the lease and note progress; None if the token holds no lease any more."""
+    ) -> bool | None:
+        """Extend the lease and note progress.
+
+        Returns:
+            Whether the job was asked to stop; None if the token holds no lease any more.
+        """
         values: dict[str, Any] = {"lease_until": lease_until}
         if progress is not None:
             values["progress"] = progress
         if stage is not None:
             values["stage"] = stage
-        return self._one(update(jobs).where(held_by(job_id, token)).values(values))
+        change = update(jobs).where(held_by(job_id, token)).values(values)
+        with self._database.connect(write=True) as connection:
+            asked = connection.execute(change.returning(jobs.c.cancel_requested)).scalar()
+        return None if asked is None else bool(asked)
 
     def finish(
-        self, job_id: str, token: str, status: JobStatus, now: float, **values: Any
-    ) -> GenerationJob | None:
-        """Move a leased job to a final state; None if the token holds no lease any more."""
-        change = update(jobs).where(held_by(job_id, token))
+        self,
+        job_id: str,
+        token: str,
+        status: JobStatus,
+        now: float,
+        gpu_seconds: float | None = None,
+        **values: Any,
+    ) -> bool:
+        """Move a leased job to a final state; False if the token holds no lease any more.
+
+        Args:
+            job_id: the job.
+            token: proof of the claim.
+            status: the state to take.
+            now: the time.
+            gpu_seconds: measured; the owner's charge is corrected by it. None leaves the estimate.
+            **values: further columns.
+        """
         if status is JobStatus.COMPLETED:
             values["progress"] = 1.0
-        return self._one(
-            change.values(status=status.value, completed_at=now, **_NO_LEASE, **values)
+        if gpu_seconds is not None:
+            values["gpu_seconds"] = jobs.c.gpu_seconds + gpu_seconds
+        change = (
+            update(jobs)
+            .where(held_by(job_id, token))
+            .values(status=status.value, completed_at=now, changed_at=now, **NO_LEASE, **values)
+            .returning(jobs.c.owner, jobs.c.charged, jobs.c.gpu_seconds, jobs.c.is_needed)
         )
+        with self._database.connect(write=True) as connection:
+            row = connection.execute(change).first()
+            if row is None:
+                return False
+            if gpu_seconds is not None and row.gpu_seconds != row.charged:
+                charge(connection, row.owner, row.gpu_seconds - row.charged)
+            if row.is_needed:
+                dependencies.settle(connection, [job_id], now)
+        return True
 
     def requeue(
-        self, which: ColumnElement[bool], now: float, problem: dict[str, Any], spent: dict[str, Any]
+        self,
+        which: ColumnElement[bool],
+        now: float,
+        problem: dict[str, Any],
+        spent: dict[str, Any],
+        not_before: float = 0.0,
     ) -> list[GenerationJob]:
         """Take running jobs back: pending again, or final where nothing is left to try.
 
@@ -152,6 +138,7 @@ class JobStore:
             now: the time, seconds since the epoch.
             problem: why, kept with the job.
             spent: the problem of a job whose attempts are used up.
+            not_before: when the next attempt may start.
         """
         again = and_(jobs.c.cancel_requested.is_(False), jobs.c.attempts < jobs.c.max_attempts)
         stopped = jobs.c.cancel_requested.is_(True)
@@ -165,89 +152,81 @@ class JobStore:
             ),
             progress=0.0,
             stage="",
-            **_NO_LEASE,
+            changed_at=now,
+            not_before=not_before,
+            **NO_LEASE,
         )
-        return self._many(statement)
+        return self.change(statement, now)
 
     def cancel_pending(self, job_id: str, now: float) -> GenerationJob | None:
         """Cancel a job that waits; None if it does not wait any more."""
-        change = update(jobs).where(jobs.c.id == job_id, jobs.c.status == PENDING)
-        return self._one(change.values(status=CANCELLED, completed_at=now))
+        change = _waiting(job_id).values(status=CANCELLED, completed_at=now, changed_at=now)
+        return _single(self.change(change, now))
 
     def fail_pending(self, job_id: str, now: float, problem: dict[str, Any]) -> bool:
         """Fail a job that waits; False if it does not wait any more."""
-        change = update(jobs).where(jobs.c.id == job_id, jobs.c.status == PENDING)
-        done = self._one(change.values(status=FAILED, completed_at=now, problem=problem))
-        return done is not None
+        change = _waiting(job_id).values(
+            status=FAILED, completed_at=now, changed_at=now, problem=problem
+        )
+        return bool(self.change(change, now))
 
-    def request_cancel(self, job_id: str) -> GenerationJob | None:
+    def request_cancel(self, job_id: str, now: float) -> GenerationJob | None:
         """Flag a running job to stop; None if it is not running."""
         change = update(jobs).where(jobs.c.id == job_id, jobs.c.status == RUNNING)
-        return self._one(change.values(cancel_requested=True))
+        return _single(self.change(change.values(cancel_requested=True), now))
+
+    def change(self, statement: Update, now: float) -> list[GenerationJob]:
+        """Run an UPDATE of jobs, settle what depends on those that ended, and return them."""
+        with self._database.connect(write=True) as connection:
+            rows = connection.execute(statement.returning(jobs)).mappings().all()
+            ended = [row["id"] for row in rows if row["is_needed"] and row["completed_at"]]
+            if ended:
+                dependencies.settle(connection, ended, now)
+        return [job_from_row(row) for row in rows]
 
     def get(self, job_id: str) -> GenerationJob | None:
         """Return the job of that id, if any."""
-        return self._first(jobs.c.id == job_id)
+        return self.first(jobs.c.id == job_id)
 
-    def get_by_key(self, idempotency_key: str) -> GenerationJob | None:
-        """Return the job that was added under an idempotency key, if any."""
-        return self._first(jobs.c.idempotency_key == idempotency_key)
+    def get_by_key(self, owner: str, idempotency_key: str) -> GenerationJob | None:
+        """Return the job that an owner added under an idempotency key, if any."""
+        return self.first(and_(jobs.c.owner == owner, jobs.c.idempotency_key == idempotency_key))
 
-    def list_jobs(
-        self, wanted: JobFilter, before_seq: int | None, limit: int
-    ) -> list[GenerationJob]:
-        """Return up to ``limit`` jobs, newest first, older than ``before_seq``."""
-        statement = select(jobs).order_by(jobs.c.seq.desc()).limit(limit)
-        if wanted.status is not None:
-            statement = statement.where(jobs.c.status == wanted.status.value)
-        if wanted.model_name is not None:
-            statement = statement.where(jobs.c.model_name == wanted.model_name)
-        if wanted.batch_id is not None:
-            statement = statement.where(jobs.c.batch_id == wanted.batch_id)
-        if before_seq is not None:
-            statement = statement.where(jobs.c.seq < before_seq)
-        with self._connect(write=False) as connection:
-            rows = connection.execute(statement).mappings().all()
-        return [job_from_row(row) for row in rows]
+    def first(self, wanted: ColumnElement[bool], *, newest: bool = False) -> GenerationJob | None:
+        """Return one job that meets a condition, if there is any."""
+        statement = select(jobs).where(wanted)
+        if newest:
+            statement = statement.order_by(jobs.c.seq.desc()).limit(1)
+        with self._database.connect(write=False) as connection:
+            return _job(connection.execute(statement).mappings().first())
 
-    def count_before(self, job: GenerationJob) -> int:
-        """Return how many pending jobs of the same model are served before ``job``."""
-        ahead = or_(
-            jobs.c.priority > job.priority.value,
-            and_(jobs.c.priority == job.priority.value, jobs.c.seq < job.seq),
-        )
-        with self._connect(write=False) as connection:
-            return self._count(
-                connection,
-                and_(jobs.c.status == PENDING, jobs.c.model_name == job.model_name, ahead),
-            )
+    def count(self, *wanted: ColumnElement[bool]) -> int:
+        """Return the number of jobs that meet all conditions."""
+        statement = select(func.count()).select_from(jobs).where(*wanted)
+        with self._database.connect(write=False) as connection:
+            return int(connection.execute(statement).scalar_one())
 
-    def count(self, status: JobStatus, model_name: str | None = None) -> int:
-        """Return the number of jobs in a state."""
-        wanted = jobs.c.status == status.value
-        if model_name is not None:
-            wanted = and_(wanted, jobs.c.model_name == model_name)
-        with self._connect(write=False) as connection:
-            return self._count(connection, wanted)
 
-    def _first(self, wanted: ColumnElement[bool]) -> GenerationJob | None:
-        with self._connect(write=False) as connection:
-            row = connection.execute(select(jobs).where(wanted)).mappings().first()
-        return job_from_row(row) if row is not None else None
-
-    def _one(self, statement: Update) -> GenerationJob | None:
-        changed = self._many(statement)
-        return changed[0] if changed else None
-
-    def _many(self, statement: Update) -> list[GenerationJob]:
-        with self._connect(write=True) as connection:
-            rows = connection.execute(statement.returning(jobs)).mappings().all()
-        return [job_from_row(row) for row in rows]
-
-    @staticmethod
-    def _count(connection: Connection, wanted: ColumnElement[bool]) -> int:
-        statement = select(func.count()).select_from(jobs).where(wanted)
-        return int(connection.execute(statement).scalar_one())
+def insert_jobs(connection: Connection, new_jobs: Sequence[GenerationJob], now: float) -> None:
+    """Add jobs with their tags and dependencies; see JobStore.insert."""
+    for owner in {job.owner for job in new_jobs}:
+        enter(connection, owner)
+    waits = dependencies.count_open(connection, new_jobs)
+    rows = [row_from_job(job) for job in new_jobs]
+    for row in rows:
+        created = row["created_at"]
+        row |= {"changed_at": created, "levelled_at": created, "waits_for": waits.get(row["id"], 0)}
+    try:
+        connection.execute(insert(jobs), rows)
+    except IntegrityError as error:
+        raise InvalidConfigError(
+            "A job with that id or idempotency key exists already.",
+            hint="Leave the id out: a fresh one is made.",
+        ) from error
+    dependencies.link(connection, new_jobs)
+    tags = [{"tag": tag, "job_id": job.id} for job in new_jobs for tag in set(job.tags)]
+    if tags:
+        connection.execute(insert(job_tags), tags)
 
 
 def held_by(job_id: str, token: str) -> ColumnElement[bool]:
@@ -265,31 +244,13 @@ def any_running() -> ColumnElement[bool]:
     return jobs.c.status == RUNNING
 
 
-def claim_statement(
-    wanted: Sequence[ColumnElement[bool]], *, token: str, now: float, lease_until: float
-) -> Update:
-    """Build the claim: UPDATE the best row of an index-ordered subquery.
+def _waiting(job_id: str) -> Update:
+    return update(jobs).where(jobs.c.id == job_id, jobs.c.status == PENDING)
 
-    PostgreSQL skips rows that another claimer has locked; SQLite serialises writers.
-    """
-    best = (
-        select(jobs.c.seq)
-        .where(*wanted)
-        .order_by(jobs.c.priority.desc(), jobs.c.seq)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    return (
-        update(jobs)
-        .where(jobs.c.seq == best, jobs.c.status == PENDING)
-        .values(
-            status=RUNNING,
-            lease_token=token,
-            lease_until=lease_until,
-            started_at=now,
-            attempts=jobs.c.attempts + 1,
-            progress=0.0,
-            stage="",
-        )
-    )
+
+def _single(found: list[GenerationJob]) -> GenerationJob | None:
+    return found[0] if found else None
+
+
+def _job(row: RowMapping | None) -> GenerationJob | None:
+    return job_from_row(row) if row is not None else None

@@ -65,7 +65,8 @@ def test_every_field_survives_the_database(queue: JobQueue, clock: FakeClock) ->
     stored = queue.get_job(job.id)
     assert stored is not None
     assert stored.seq == 1
-    stored.seq = None
+    assert (stored.level, stored.changed_at) == (3, job.created_at)
+    stored.seq = stored.level = stored.changed_at = None
     assert stored == job
 
 

@@ -1,0 +1,194 @@
+"""The claim: the most urgent level, there the owner least served, there the oldest job.
+
+No statement sorts: each reads the first entry of a range of ``ix_jobs_claim`` (model, level from
+high to low, owner, seq). Owners are found by a skip scan, one descent of the index an owner,
+however many jobs each has. Conditions name ``owner >=`` and order by (owner, seq) even where one
+owner is meant: with an equality PostgreSQL may walk the primary key through all ended jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, TextClause, Update, select, text, update
+
+from dream_cad.queue.fairness import charge
+from dream_cad.queue.jobs import JobPriority
+from dream_cad.queue.schema import CLAIMABLE, condition, jobs
+
+HIGHEST = max(priority.value for priority in JobPriority)
+_RUNNING = "running"
+
+_LINE = f"{CLAIMABLE} AND model_name = :model AND not_before <= :now"
+
+MODELS: TextClause = text(f"""
+WITH RECURSIVE line(model) AS (
+    SELECT (SELECT model_name FROM jobs WHERE {CLAIMABLE} ORDER BY model_name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT model_name FROM jobs WHERE {CLAIMABLE} AND model_name > line.model
+            ORDER BY model_name LIMIT 1)
+    FROM line WHERE line.model IS NOT NULL
+)
+SELECT model FROM line WHERE model IS NOT NULL
+""")
+
+OWNERS: TextClause = text(f"""
+WITH RECURSIVE
+top(level) AS (
+    SELECT level FROM jobs WHERE {_LINE} AND level BETWEEN :floor AND :ceiling
+    ORDER BY level DESC LIMIT 1
+),
+line(owner) AS (
+    SELECT (SELECT owner FROM jobs WHERE {_LINE} AND level = (SELECT level FROM top)
+            ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (SELECT owner FROM jobs WHERE {_LINE} AND level = (SELECT level FROM top)
+            AND owner > line.owner ORDER BY owner LIMIT 1)
+    FROM line WHERE line.owner IS NOT NULL
+)
+SELECT top.level, line.owner, shares.virtual_time,
+    (SELECT seq FROM jobs WHERE {_LINE} AND level = (SELECT level FROM top)
+     AND owner >= line.owner ORDER BY owner, seq LIMIT 1) AS seq
+FROM line CROSS JOIN top LEFT JOIN shares ON shares.owner = line.owner
+WHERE line.owner IS NOT NULL
+""")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a claimer takes.
+
+    Attributes:
+        model: only this model; None for any.
+        floor: only jobs of this level and above.
+        owners: only jobs of these; None for any.
+        paused: models that rest.
+        favourite: model taken first among equal levels.
+    """
+
+    model: str | None = None
+    floor: int = 0
+    owners: Collection[str] | None = None
+    paused: Collection[str] = ()
+    favourite: str | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a claim writes: proof, time, end, and the seconds that its owner is charged."""
+
+    token: str
+    now: float
+    until: float
+    estimate_s: float
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first job of one owner for one model."""
+
+    model: str
+    level: int
+    owner: str
+    virtual_time: float
+    seq: int
+
+
+def claim_best(connection: Connection, wanted: Wanted, lease: Lease) -> RowMapping | None:
+    """Lease the best job and charge its owner; None if there is none."""
+    models = [wanted.model] if wanted.model is not None else waiting_models(connection)
+    models = [model for model in models if model not in wanted.paused]
+    ceiling = HIGHEST
+    while ceiling >= wanted.floor:
+        heads = [
+            head
+            for model in models
+            for head in _heads(connection, model, wanted.floor, ceiling, lease.now)
+        ]
+        if not heads:
+            return None
+        level = max(head.level for head in heads)
+        for head in _in_order(heads, level, wanted):
+            if (row := _take(connection, head, lease)) is not None:
+                return row
+        # Nothing here for these owners, or other claimers hold it all: one level down.
+        ceiling = level - 1
+    return None
+
+
+def claim_one(connection: Connection, job_id: str, lease: Lease) -> RowMapping | None:
+    """Lease a certain job if it is pending; None otherwise."""
+    statement = _leased(lease).where(jobs.c.id == job_id, jobs.c.status == "pending")
+    row = connection.execute(statement.returning(jobs)).mappings().first()
+    if row is not None:
+        charge(connection, row["owner"], lease.estimate_s)
+    return row
+
+
+def waiting_models(connection: Connection) -> list[str]:
+    """Return the models that have a job to claim."""
+    return list(connection.execute(MODELS).scalars())
+
+
+def _heads(
+    connection: Connection, model: str, floor: int, ceiling: int, now: float
+) -> Iterator[_Head]:
+    values = {"model": model, "floor": floor, "ceiling": ceiling, "now": now}
+    for row in connection.execute(OWNERS, values):
+        yield _Head(model, row.level, row.owner, row.virtual_time or 0.0, row.seq)
+
+
+def _in_order(heads: list[_Head], level: int, wanted: Wanted) -> list[_Head]:
+    fitting = [
+        head
+        for head in heads
+        if head.level == level and (wanted.owners is None or head.owner in wanted.owners)
+    ]
+    return sorted(
+        fitting, key=lambda head: (head.model != wanted.favourite, head.virtual_time, head.seq)
+    )
+
+
+def _take(connection: Connection, head: _Head, lease: Lease) -> RowMapping | None:
+    statement = take_statement(head.model, head.level, head.owner, lease)
+    row = connection.execute(statement).mappings().first()
+    if row is not None:
+        charge(connection, head.owner, lease.estimate_s)
+    return row
+
+
+def take_statement(model: str, level: int, owner: str, lease: Lease) -> Update:
+    """Build the UPDATE that leases an owner's oldest job; PostgreSQL skips locked rows."""
+    oldest = (
+        select(jobs.c.seq)
+        .where(
+            condition(CLAIMABLE),
+            jobs.c.model_name == model,
+            jobs.c.level == level,
+            jobs.c.owner >= owner,
+            jobs.c.not_before <= lease.now,
+        )
+        .order_by(jobs.c.owner, jobs.c.seq)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    statement = _leased(lease).where(
+        jobs.c.seq == oldest, jobs.c.owner == owner, jobs.c.status == "pending"
+    )
+    return statement.returning(jobs)
+
+
+def _leased(lease: Lease) -> Update:
+    return update(jobs).values(
+        status=_RUNNING,
+        lease_token=lease.token,
+        lease_until=lease.until,
+        started_at=lease.now,
+        changed_at=lease.now,
+        attempts=jobs.c.attempts + 1,
+        charged=jobs.c.charged + lease.estimate_s,
+        progress=0.0,
+        stage="",
+    )

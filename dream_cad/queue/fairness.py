@@ -1,0 +1,52 @@
+"""Fair shares between owners: virtual time is GPU-seconds over weight (start-time fair queuing).
+
+The owner with the least virtual time is served first. A claim charges an estimate, completion
+corrects it by what was measured. An owner that comes back from a pause starts level with the
+least-served active one: idleness earns no credit.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+_CHARGE = text("""
+INSERT INTO shares (owner, virtual_time) VALUES (:owner, :seconds)
+ON CONFLICT (owner) DO UPDATE SET virtual_time = shares.virtual_time
+    + :seconds / coalesce((SELECT weight FROM api_keys WHERE id = :owner), 1.0)
+""")
+
+_IS_WAITING = text("SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'pending' AND owner = :owner)")
+
+_LEAST_ACTIVE = text("""
+WITH RECURSIVE line(owner) AS (
+    SELECT (SELECT owner FROM jobs WHERE status = 'pending' ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (SELECT owner FROM jobs WHERE status = 'pending' AND owner > line.owner
+            ORDER BY owner LIMIT 1)
+    FROM line WHERE line.owner IS NOT NULL
+)
+SELECT min(shares.virtual_time) FROM line JOIN shares ON shares.owner = line.owner
+""")
+
+_MOST = text("SELECT max(virtual_time) FROM shares")
+
+_ENTER = text("""
+INSERT INTO shares (owner, virtual_time) VALUES (:owner, :start)
+ON CONFLICT (owner) DO UPDATE SET virtual_time = :start WHERE shares.virtual_time < :start
+""")
+
+
+def charge(connection: Connection, owner: str, seconds: float) -> None:
+    """Add GPU-seconds (negative: give back) to an owner's virtual time."""
+    connection.execute(_CHARGE, {"owner": owner, "seconds": seconds})
+
+
+def enter(connection: Connection, owner: str) -> None:
+    """Let an owner that had nothing waiting start level; call it before its jobs are added."""
+    if connection.execute(_IS_WAITING, {"owner": owner}).scalar():
+        return
+    start = connection.execute(_LEAST_ACTIVE).scalar()
+    if start is None:
+        # Nobody waits: everybody's past is forgotten by starting at the end of it.
+        start = connection.execute(_MOST).scalar() or 0.0
+    connection.execute(_ENTER, {"owner": owner, "start": start})

@@ -1,0 +1,98 @@
+"""Reading many jobs: pages, places in line, depth, events."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from dream_cad.queue.connection import Database
+from dream_cad.queue.jobs import Depth, GenerationJob, JobEvent, JobFilter, JobPriority
+from dream_cad.queue.rows import instant, job_from_row
+from dream_cad.queue.schema import CLAIMABLE, condition, jobs
+from dream_cad.queue.tables import job_events, job_tags
+
+
+class ListingStore:
+    """The SQL that reads and changes nothing."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list_jobs(
+        self, wanted: JobFilter, before_seq: int | None, limit: int
+    ) -> list[GenerationJob]:
+        """Return up to ``limit`` jobs, newest first, older than ``before_seq``."""
+        statement = select(jobs).where(*_conditions(wanted))
+        if before_seq is not None:
+            statement = statement.where(jobs.c.seq < before_seq)
+        statement = statement.order_by(jobs.c.seq.desc()).limit(limit)
+        with self._database.connect(write=False) as connection:
+            return [job_from_row(row) for row in connection.execute(statement).mappings()]
+
+    def count_before(self, job: GenerationJob, limit: int | None) -> int:
+        """Return how many claimable jobs of the same model come before ``job`` by level and age.
+
+        Args:
+            job: a pending job.
+            limit: count no further than this; None for the exact number.
+        """
+        level = job.priority.value if job.level is None else job.level
+        ahead = (
+            select(jobs.c.seq)
+            .where(
+                condition(CLAIMABLE),
+                jobs.c.model_name == job.model_name,
+                or_(jobs.c.level > level, and_(jobs.c.level == level, jobs.c.seq < job.seq)),
+            )
+            .limit(limit)
+        )
+        with self._database.connect(write=False) as connection:
+            counted = select(func.count()).select_from(ahead.subquery())
+            return int(connection.execute(counted).scalar_one())
+
+    def depth(self) -> list[Depth]:
+        """Return how many jobs can be claimed, by model and level."""
+        groups = (
+            select(jobs.c.model_name, jobs.c.level, func.count(), func.min(jobs.c.seq))
+            .where(condition(CLAIMABLE))
+            .group_by(jobs.c.model_name, jobs.c.level)
+            .order_by(jobs.c.model_name, jobs.c.level.desc())
+        )
+        with self._database.connect(write=False) as connection:
+            rows = connection.execute(groups).all()
+            oldest = select(jobs.c.seq, jobs.c.created_at).where(
+                jobs.c.seq.in_([row[3] for row in rows])
+            )
+            since = {row.seq: row.created_at for row in connection.execute(oldest)}
+        return [
+            Depth(model, JobPriority(level), count, instant(since[seq]))
+            for model, level, count, seq in rows
+        ]
+
+    def events_after(self, job_id: str, seq: int, limit: int) -> list[JobEvent]:
+        """Return a job's events with a number above ``seq``, in order."""
+        statement = (
+            select(job_events)
+            .where(job_events.c.job_id == job_id, job_events.c.seq > seq)
+            .order_by(job_events.c.seq)
+            .limit(limit)
+        )
+        with self._database.connect(write=False) as connection:
+            return [
+                JobEvent(row.seq, row.job_id, instant(row.at), row.kind, row.data)
+                for row in connection.execute(statement)
+            ]
+
+
+def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    pairs = (
+        (jobs.c.model_name, wanted.model_name),
+        (jobs.c.batch_id, wanted.batch_id),
+        (jobs.c.owner, wanted.owner),
+    )
+    conditions = [column == value for column, value in pairs if value is not None]
+    if wanted.status is not None:
+        conditions.append(jobs.c.status == wanted.status.value)
+    if wanted.tag is not None:
+        tagged = select(job_tags.c.job_id).where(job_tags.c.tag == wanted.tag)
+        conditions.append(jobs.c.id.in_(tagged))
+    return conditions
