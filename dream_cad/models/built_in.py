@@ -53,4 +53,7 @@ BUILT_IN_CAPABILITIES: dict[str, ModelCapabilities] = {
 }
 
 # Imported when a model is created, so that naming the models costs nothing.
-BUILT_IN_IMPLEMENTATIONS: dict[str, str] = {"triposr": "dream_cad.models.triposr:TripoSR"}
+BUILT_IN_IMPLEMENTATIONS: dict[str, str] = {
+    "triposr": "dream_cad.models.triposr:TripoSR",
+    "hunyuan3d-mini": "dream_cad.models.hunyuan3d_mini:Hunyuan3DMini",
+}

@@ -53,6 +53,23 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         ),
         license="MIT",
     ),
+    "hunyuan3d-mini": PublishedCheckpoint(
+        repo_id="tencent/Hunyuan3D-2mini",
+        revision="f90a0f7df7d5e6f71109cf333f6a95a0ae3194a6",
+        files=(
+            PublishedFile(
+                "hunyuan3d-dit-v2-mini/config.yaml",
+                size=1_628,
+                sha256="cabcba7f6115752c8fe5b370e12bf714936f70377a8a80f151872f76c2d64609",
+            ),
+            PublishedFile(
+                "hunyuan3d-dit-v2-mini/model.fp16.safetensors",
+                size=3_819_958_234,
+                sha256="3cc66f3bea33e4062b7dbc875ffe1d70c4888914aec3e91b60f94e9bd01b522b",
+            ),
+        ),
+        license="Tencent Hunyuan 3D 2.0 Community License",
+    ),
 }
 
 

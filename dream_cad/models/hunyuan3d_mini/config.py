@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -43,6 +43,8 @@ class Hunyuan3DConfig:
         schedule: the time steps.
         image_size: side in pixels that pictures are prepared at.
         border_ratio: share of the prepared picture that stays free.
+        num_inference_steps: denoising steps unless asked otherwise.
+        octree_resolution: cells a side of the volume unless asked otherwise.
     """
 
     dit: DiTConfig = field(default_factory=DiTConfig)
@@ -51,6 +53,8 @@ class Hunyuan3DConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     image_size: int = 512
     border_ratio: float = 0.15
+    num_inference_steps: int = 50
+    octree_resolution: int = 384
 
     @classmethod
     def published(cls, variant: Variant = "standard") -> Self:
@@ -70,6 +74,7 @@ class Hunyuan3DConfig:
             conditioner=replace(config.conditioner, image_size=1022),
             schedule=ScheduleConfig("consistency"),
             image_size=1022,
+            num_inference_steps=5,
         )
 
     @classmethod
@@ -94,7 +99,35 @@ class Hunyuan3DConfig:
             conditioner=ConditionerConfig(dinov2, image_size=70),
             schedule=ScheduleConfig("consistency" if variant == "turbo" else "flow_match"),
             image_size=70,
+            num_inference_steps=3,
+            octree_resolution=32,
         )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the sections of ``config.yaml``; ``from_mapping`` reads them back."""
+        schedulers = {name: target for target, name in _SCHEDULERS.items()}
+        times = asdict(self.schedule)
+        encoder = {
+            "type": "DinoImageEncoder",
+            "kwargs": {
+                "config": asdict(self.conditioner.dinov2),
+                "image_size": self.conditioner.image_size,
+            },
+        }
+        sections = {
+            "model": ("Hunyuan3DDiT", asdict(self.dit)),
+            "vae": ("ShapeVAE", asdict(self.vae)),
+            "conditioner": ("SingleImageEncoder", {"main_image_encoder": encoder}),
+            "scheduler": (schedulers[times.pop("scheduler")], times),
+            "image_processor": (
+                "ImageProcessorV2",
+                {"size": self.image_size, "border_ratio": self.border_ratio},
+            ),
+        }
+        return {
+            name: {"target": target, "params": params}
+            for name, (target, params) in sections.items()
+        }
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -121,6 +154,7 @@ class Hunyuan3DConfig:
         encoder = _params(data, "conditioner").get("main_image_encoder", {})
         kwargs = encoder.get("kwargs", {}) if isinstance(encoder, dict) else {}
         processor = _params(data, "image_processor")
+        schedule = _schedule(data)
         return cls(
             dit=parse_section(DiTConfig, "model", _params(data, "model")),
             vae=parse_section(ShapeVAEConfig, "vae", _params(data, "vae")),
@@ -128,7 +162,8 @@ class Hunyuan3DConfig:
                 parse_section(Dinov2Config, "conditioner", kwargs.get("config", {})),
                 image_size=_positive("conditioner", "image_size", kwargs.get("image_size", 518)),
             ),
-            schedule=_schedule(data),
+            schedule=schedule,
+            num_inference_steps=5 if schedule.scheduler == "consistency" else 50,
             image_size=_positive("image_processor", "size", processor.get("size", 512)),
             border_ratio=float(processor.get("border_ratio", 0.15)),
         )

@@ -250,12 +250,19 @@ class Hunyuan3DDiT(nn.Module):
         Raises:
             InvalidConfigError: ``guidance`` is missing.
         """
+        return self.velocity(x, t, self.cond_in(condition), guidance)
+
+    def velocity(self, x: Tensor, t: Tensor, txt: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """As ``forward``, with the condition embedded by ``cond_in`` (B, M, hidden_size).
+
+        The embedding is the same at every time, so a sampler makes it once.
+        """
         vec = self.time_in(timestep_embedding(t))
         if self.config.guidance_embed:
             if guidance is None:
                 raise InvalidConfigError("This variant needs guidance_scale as an input.")
             vec = vec + self.guidance_in(timestep_embedding(guidance))
-        img, txt = self.latent_in(x), self.cond_in(condition)
+        img = self.latent_in(x)
         for block in self.double_blocks:
             img, txt = block(img, txt, vec)
         joined = torch.cat((txt, img), dim=1)

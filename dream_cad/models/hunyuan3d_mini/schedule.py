@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dream_cad.exceptions import GenerationError
 from dream_cad.models.hunyuan3d_mini.conditioner import unconditional
 from dream_cad.models.hunyuan3d_mini.dit import Hunyuan3DDiT
 
@@ -72,9 +73,9 @@ class GuidedVelocity:
         self._network = network
         self._scale = guidance_scale
         self._is_pair = guidance_scale >= 0 and not network.config.guidance_embed
-        self._condition = (
-            torch.cat((condition, unconditional(condition))) if self._is_pair else condition
-        )
+        if self._is_pair:
+            condition = torch.cat((condition, unconditional(condition)))
+        self._condition = network.cond_in(condition)
 
     def __call__(self, latents: Tensor, time: float) -> Tensor:
         """Return the velocity (B, N, C) of the latents at a time in [0, 1]."""
@@ -83,7 +84,7 @@ class GuidedVelocity:
         guidance = None
         if self._network.config.guidance_embed:
             guidance = latents.new_full((batch.shape[0],), self._scale)
-        velocity: Tensor = self._network(batch, times, self._condition, guidance)
+        velocity = self._network.velocity(batch, times, self._condition, guidance)
         if not self._is_pair:
             return velocity
         conditional, free = velocity.chunk(2)
@@ -96,10 +97,18 @@ def sample(
     """Yield the latents (B, N, C) after each of ``steps`` Euler steps.
 
     Steps of zero length (the last one of flow matching) cost nothing: the network is not asked.
+
+    Raises:
+        GenerationError: the latents are not finite any more; names the step.
     """
     sigmas = schedule.sigmas(steps)
-    for now, then in itertools.pairwise(sigmas):
+    for step, (now, then) in enumerate(itertools.pairwise(sigmas), start=1):
         if then > now:
             slope = velocity(latents, float(now)).float()
             latents = (latents.float() + float(then - now) * slope).to(latents.dtype)
+            if not torch.isfinite(latents).all():
+                raise GenerationError(
+                    f"The latents are not finite after step {step} of {steps}.",
+                    hint="Where half precision overflowed, precision 'bf16' or 'fp32' helps.",
+                )
         yield latents

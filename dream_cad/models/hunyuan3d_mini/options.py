@@ -1,0 +1,87 @@
+"""Generation options of Hunyuan3D-2mini."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from dream_cad.exceptions import InvalidConfigError
+from dream_cad.models.image_options import ImageModelOptions
+
+if TYPE_CHECKING:
+    from dream_cad.models.hunyuan3d_mini.config import Hunyuan3DConfig
+
+
+class Hunyuan3DOptions(ImageModelOptions):
+    """Options of one generation with Hunyuan3D-2mini."""
+
+    model_title: ClassVar[str] = "Hunyuan3D-2mini"
+    text_options: ClassVar[dict[str, str]] = {
+        "picture_steps": "num_inference_steps",
+        "picture_guidance_scale": "guidance_scale",
+        "negative_prompt": "negative_prompt",
+    }
+
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=100, description="Denoising steps; by default 50, turbo 5."
+    )
+    guidance_scale: float = Field(
+        5.0, ge=0.0, le=50.0, description="How closely the shape follows the picture."
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="Seed of the noise, and of a picture made from text."
+    )
+    octree_resolution: int | None = Field(
+        None, ge=16, le=512, description="Cells a side of the volume; by default 384."
+    )
+    num_latents: int | None = Field(
+        None, ge=16, le=8192, description="Tokens of the shape; by default the checkpoint's."
+    )
+    mc_level: float = Field(0.0, ge=-10.0, le=10.0, description="Logit of the surface.")
+    volume: Literal["adaptive", "flash", "dense"] = Field(
+        "adaptive",
+        description="How the volume is evaluated: adaptive is exact near the surface, flash "
+        "approximates the attention (FlashVDM), dense evaluates every point.",
+    )
+    floater_ratio: float = Field(
+        0.005,
+        ge=0.0,
+        le=1.0,
+        description="Drop loose parts with fewer faces than this share of the largest part's.",
+    )
+    texture: bool = Field(False, description="Paint a texture; not in this version.")
+    picture_steps: int | None = Field(
+        None, ge=1, le=200, description="Denoising steps of the picture (text only)."
+    )
+    picture_guidance_scale: float | None = Field(
+        None, ge=0.0, le=50.0, description="Guidance of the picture (text only)."
+    )
+
+    @classmethod
+    def parse(cls, options: dict[str, Any]) -> Self:
+        """Validate keyword arguments.
+
+        Raises:
+            InvalidConfigError: names the first wrong option and what is accepted; or a texture
+                is asked for.
+        """
+        parsed = super().parse(options)
+        if parsed.texture:
+            raise InvalidConfigError(
+                "Hunyuan3D-2mini cannot paint textures in this version: the multi-view texture "
+                "network (Hunyuan3D-Paint) is not part of it.",
+                hint="Leave texture out.",
+                details={"option": "texture", "allowed": [False]},
+            )
+        return parsed
+
+    def resolve(self, config: Hunyuan3DConfig) -> Self:
+        """Fill what depends on the checkpoint."""
+        return self.model_copy(
+            update={
+                "num_inference_steps": self.num_inference_steps or config.num_inference_steps,
+                "octree_resolution": self.octree_resolution or config.octree_resolution,
+                "num_latents": self.num_latents or config.vae.num_latents,
+            }
+        )

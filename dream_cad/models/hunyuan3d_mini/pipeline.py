@@ -1,0 +1,222 @@
+"""Hunyuan3D-2mini from picture to mesh: prepare, encode, denoise, decode, march, clean."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dream_cad.exceptions import GenerationError, InsufficientVRAMError, InvalidConfigError
+from dream_cad.images.matting import matte
+from dream_cad.mesh.cleanup import (
+    normalize_to_unit_cube,
+    remove_degenerate_faces,
+    remove_floaters,
+    weld_vertices,
+)
+from dream_cad.mesh.data import MeshData
+from dream_cad.mesh.simplify import simplify
+from dream_cad.models.base import ProgressCallback
+from dream_cad.models.hunyuan3d_mini.field import ExactField, FlashField
+from dream_cad.models.hunyuan3d_mini.network import Hunyuan3DNetwork
+from dream_cad.models.hunyuan3d_mini.options import Hunyuan3DOptions
+from dream_cad.models.hunyuan3d_mini.preprocess import prepare_image, prepare_views
+from dream_cad.models.hunyuan3d_mini.schedule import GuidedVelocity, sample
+from dream_cad.models.profile import StageClock, part_of
+from dream_cad.surface.logit_grid import march_logits
+from dream_cad.surface.marching import SurfaceMesh
+from dream_cad.surface.volume import VolumeSampler, adaptive_volume, grid_points
+
+BOUNDS = 1.01
+CPU_CHUNK = 8_000
+CUDA_CHUNK = 200_000
+
+# The grid itself, its signs and masks: float32, float32 and a few bytes for each point.
+_BYTES_PER_POINT = 16
+_LARGEST_RESOLUTION = 512
+
+Pictures = Image.Image | Mapping[str, Image.Image]
+"""One picture, or several by view: front, left, back, right."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the transformer is guided by, and how the pictures were cut out.
+
+    Attributes:
+        tokens: (1, M, C) on the device.
+        matting: method and model by view; None where the picture was taken as it is.
+    """
+
+    tokens: Tensor
+    matting: dict[str, dict[str, str | None] | None]
+
+
+class Hunyuan3DPipeline:
+    """The networks and what is done with them on their device.
+
+    Args:
+        network: loaded, in evaluation mode.
+    """
+
+    def __init__(self, network: Hunyuan3DNetwork) -> None:
+        self.network = network
+        self.config = network.config
+
+    @torch.no_grad()
+    def encode(self, pictures: Pictures, options: Hunyuan3DOptions) -> Condition:
+        """Prepare the pictures and encode them.
+
+        Raises:
+            InvalidConfigError: a picture shows no object, or a view is unknown.
+        """
+        matting: dict[str, dict[str, str | None] | None] = {}
+
+        def cut(name: str, image: Image.Image) -> Image.Image:
+            if not options.remove_background:
+                matting[name] = None
+                return image
+            matted = matte(image, options.matting)
+            matting[name] = {"method": matted.method, "model": matted.model}
+            return matted.image
+
+        size, border = self.config.image_size, self.config.border_ratio
+        conditioner, device = self.network.conditioner, self.network.device
+        if isinstance(pictures, Image.Image):
+            picture, _ = prepare_image(cut("front", pictures), size=size, border_ratio=border)
+            return Condition(conditioner(picture.to(device)), matting)
+        images = {name: cut(name, image) for name, image in pictures.items()}
+        views, _, numbers = prepare_views(images, size=size, border_ratio=border)
+        return Condition(conditioner.views(views.to(device), numbers), matting)
+
+    @torch.no_grad()
+    def denoise(
+        self, condition: Tensor, options: Hunyuan3DOptions, seed: int, progress: ProgressCallback
+    ) -> Tensor:
+        """Sample latents (1, N, C) under the condition (1, M, C).
+
+        Raises:
+            GenerationError: they became NaN or infinite; names the step.
+        """
+        network, used = self.network, options.resolve(self.config)
+        steps = used.num_inference_steps or self.config.num_inference_steps
+        generator = torch.Generator(network.device).manual_seed(seed)
+        latents = torch.randn(
+            (1, used.num_latents or self.config.vae.num_latents, self.config.dit.in_channels),
+            generator=generator,
+            device=network.device,
+            dtype=network.dtype,
+        )
+        velocity = GuidedVelocity(network.model, condition, options.guidance_scale)
+        for step, state in enumerate(sample(velocity, latents, self.config.schedule, steps), 1):
+            latents = state
+            progress(step / steps, f"denoise {step}/{steps}")
+        return latents
+
+    @torch.no_grad()
+    def volume(self, latents: Tensor, options: Hunyuan3DOptions) -> Tensor:
+        """Decode latents (1, N, C) to a grid of logits; NaN where nothing was evaluated."""
+        resolution = options.octree_resolution or self.config.octree_resolution
+        device = self.network.device
+        check_grid_memory(resolution, device)
+        vae = self.network.vae
+        memory = vae.geo_decoder.remember(vae.decode(latents / self.config.vae.scale_factor))
+        chunk = CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK
+        field: VolumeSampler = ExactField(vae.geo_decoder, memory, chunk)
+        if options.volume == "dense":
+            return field.coarse(grid_points(resolution, BOUNDS, device))
+        if options.volume == "flash":
+            field = FlashField(vae.geo_decoder, memory, "mean", chunk)
+        return adaptive_volume(
+            field, resolution, bounds=BOUNDS, level=-options.mc_level, device=device
+        )
+
+
+def check_grid_memory(resolution: int, device: torch.device) -> None:
+    """Refuse a volume that does not fit into memory, before it is allocated.
+
+    Raises:
+        InsufficientVRAMError: it does not fit on the GPU.
+        InvalidConfigError: it does not fit into main memory; both name what would fit.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if (resolution + 1) ** 3 * _BYTES_PER_POINT <= free:
+        return
+    fits = min(int((free / _BYTES_PER_POINT) ** (1 / 3)) - 1, _LARGEST_RESOLUTION)
+    need_gb = (resolution + 1) ** 3 * _BYTES_PER_POINT / 1e9
+    error = InsufficientVRAMError if device.type == "cuda" else InvalidConfigError
+    raise error(
+        f"A volume of octree_resolution {resolution} needs {need_gb:.1f} GB; "
+        f"{free / 1e9:.1f} GB are free.",
+        hint=f"octree_resolution {fits} would fit.",
+        details={"option": "octree_resolution", "fits": fits},
+    )
+
+
+def extract(grid: Tensor, options: Hunyuan3DOptions) -> SurfaceMesh:
+    """Extract the surface of a grid of logits, vertices in about [-1.01, 1.01], glTF frame.
+
+    Raises:
+        GenerationError: no logit crosses ``mc_level``; says which level would.
+    """
+    mesh = march_logits(grid.cpu().numpy(), bounds=BOUNDS, level=options.mc_level)
+    if len(mesh.faces) == 0:
+        known = grid[torch.isfinite(grid)]
+        low, high = (known.min().item(), known.max().item()) if known.numel() else (0.0, 0.0)
+        raise GenerationError(
+            f"There is no surface at mc_level {options.mc_level:g}: the logits are from "
+            f"{low:.3g} to {high:.3g}.",
+            hint=f"mc_level {0.5 * (low + high):.3g} would cross them; another seed may do better.",
+        )
+    return mesh
+
+
+def finish(surface: SurfaceMesh, options: Hunyuan3DOptions) -> MeshData:
+    """Clean, simplify and scale a surface into the centred unit cube."""
+    mesh = remove_degenerate_faces(weld_vertices(MeshData(surface.vertices, surface.faces)))
+    mesh = remove_floaters(mesh, options.floater_ratio)
+    if options.target_faces is not None:
+        mesh = simplify(mesh, options.target_faces)
+    return normalize_to_unit_cube(mesh)
+
+
+@dataclass(frozen=True)
+class GeneratedShape:
+    """A finished mesh with the seed and the matting that made it."""
+
+    mesh: MeshData
+    seed: int
+    matting: dict[str, dict[str, str | None] | None]
+
+
+def run(
+    pipeline: Hunyuan3DPipeline,
+    pictures: Pictures,
+    options: Hunyuan3DOptions,
+    clock: StageClock,
+    progress: ProgressCallback,
+) -> GeneratedShape:
+    """Run every stage; see the stages for arguments and errors."""
+    seed = options.seed if options.seed is not None else secrets.randbits(32)
+    progress(0.0, "encode")
+    with clock.stage("encode"):
+        condition = pipeline.encode(pictures, options)
+    with clock.stage("denoise"):
+        latents = pipeline.denoise(condition.tokens, options, seed, part_of(progress, 0.1, 0.6))
+    progress(0.6, "volume")
+    with clock.stage("volume"):
+        grid = pipeline.volume(latents, options)
+    progress(0.85, "surface")
+    with clock.stage("surface"):
+        surface = extract(grid, options)
+    progress(0.9, "finish")
+    with clock.stage("finish"):
+        return GeneratedShape(finish(surface, options), seed, condition.matting)
