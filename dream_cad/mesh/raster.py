@@ -8,6 +8,7 @@ depth (upper half: the bits of a positive float32 order like the number) and its
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +103,9 @@ def _spans(
     screen: NDArray[np.float64], edges: NDArray[np.float64], width: int, height: int
 ) -> Iterator[_Span]:
     """Yield batches of (face, row, first column, pixels) for the rows that triangles cover."""
-    top = np.ceil(np.clip(screen[..., 1].min(axis=1) - 0.5, 0, height)).astype(np.intp)
-    bottom = np.floor(np.clip(screen[..., 1].max(axis=1) - 0.5, -1, height - 1)).astype(np.intp)
+    y = screen[..., 1]
+    top = np.ceil(np.clip(-_largest(-y) - 0.5, 0, height)).astype(np.intp)
+    bottom = np.floor(np.clip(_largest(y) - 0.5, -1, height - 1)).astype(np.intp)
     rows = np.maximum(bottom - top + 1, 0)
     for part in batches(rows * 8, _BATCH_PIXELS):
         face = np.repeat(np.arange(part.start, part.stop), rows[part])
@@ -123,12 +125,17 @@ def _columns(
     rest = edges[..., 1] * y[:, None] + edges[..., 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         crossing = -rest / slope
-    low = np.where(slope > 0, crossing, -np.inf).max(axis=1)
-    high = np.where(slope < 0, crossing, np.inf).min(axis=1)
-    missed = ((slope == 0) & (rest < 0)).any(axis=1)
+    low = _largest(np.where(slope > 0, crossing, -np.inf))
+    high = -_largest(np.where(slope < 0, -crossing, -np.inf))
+    missed = _largest((slope == 0) & (rest < 0))
     first = np.ceil(np.clip(low - 0.5, 0, width)).astype(np.intp)
     last = np.floor(np.clip(high - 0.5, -1, width - 1)).astype(np.intp)
     return first, np.where(missed, 0, last - first + 1)
+
+
+def _largest(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest of each row (N, 3): several times faster than ``max(axis=1)``."""
+    return np.asarray(np.maximum(np.maximum(values[:, 0], values[:, 1]), values[:, 2]))
 
 
 def _fill(

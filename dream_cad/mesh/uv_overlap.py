@@ -61,11 +61,13 @@ def triangles_overlap(
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     twice_a, twice_b = _doubled_area(a), _doubled_area(b)
-    is_flagged = (np.abs(twice_a) >= MIN_DOUBLED_AREA) & (np.abs(twice_b) >= MIN_DOUBLED_AREA)
-    is_flagged &= (a != b).any(axis=(1, 2))
+    has_area = (np.abs(twice_a) >= MIN_DOUBLED_AREA) & (np.abs(twice_b) >= MIN_DOUBLED_AREA)
+    rest = np.flatnonzero(has_area & (a != b).any(axis=(1, 2)))
     a, b = _counter_clockwise(a, twice_a), _counter_clockwise(b, twice_b)
-    is_flagged &= ~(_has_separating_edge(a, b) | _has_separating_edge(b, a))
-    rest = np.flatnonzero(is_flagged)
+    for corner in range(3):
+        rest = rest[~_is_separating(a[rest], b[rest], corner)]
+        rest = rest[~_is_separating(b[rest], a[rest], corner)]
+    is_flagged = np.zeros(len(a), dtype=bool)
     is_flagged[rest] = shared_area(a[rest], b[rest]) >= MIN_SHARED_AREA
     return is_flagged
 
@@ -102,14 +104,19 @@ def _clip(polygon: NDArray[np.float64], inside: NDArray[np.float64]) -> NDArray[
     return np.take_along_axis(points, np.take_along_axis(order, slot, axis=1)[..., None], axis=1)
 
 
-def _has_separating_edge(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether an edge of ``a`` (P, 3, 2), counter-clockwise, has ``b`` on its other side.
+def _is_separating(
+    a: NDArray[np.float64], b: NDArray[np.float64], corner: int
+) -> NDArray[np.bool_]:
+    """Whether the edge of ``a`` (P, 3, 2) from a corner has all of ``b`` on its outer side.
 
     What may reach over the edge is a strip of ``a`` with an area below the cross product.
     """
-    edge = np.roll(a, -1, axis=1) - a
-    reach = _cross(edge[:, :, None], b[:, None] - a[:, :, None]).max(axis=2)
-    return np.asarray((reach < MIN_SHARED_AREA).any(axis=1))
+    start = a[:, corner]
+    edge = a[:, (corner + 1) % 3] - start
+    is_outside = np.ones(len(a), dtype=bool)
+    for other in range(3):
+        is_outside &= _cross(edge, b[:, other] - start) < MIN_SHARED_AREA
+    return is_outside
 
 
 def _neighbours(corners: NDArray[np.float64], group: NDArray[np.int64]) -> list[Pairs]:
@@ -128,10 +135,12 @@ def _neighbours(corners: NDArray[np.float64], group: NDArray[np.int64]) -> list[
         entry = np.repeat(np.arange(part.start, part.stop), partners[part])
         other = entry + 1 + count_up(partners[part])
         i, j = face[entry], face[other]
-        shared_low, shared_high = np.maximum(low[i], low[j]), np.minimum(high[i], high[j])
-        is_near = (shared_low < shared_high).all(axis=1)
-        # Boxes can share several cells; the one with their common low corner counts.
-        is_near &= (np.floor(shared_low / cell) == at[entry]).all(axis=1)
+        is_near = np.ones(len(i), dtype=bool)
+        for axis in range(2):
+            shared_low = np.maximum(low[i, axis], low[j, axis])
+            is_near &= shared_low < np.minimum(high[i, axis], high[j, axis])
+            # Boxes can share several cells; the one with their common low corner counts.
+            is_near &= np.floor(shared_low / cell) == at[entry, axis]
         found.append(np.stack([i[is_near], j[is_near]], axis=1))
     return found
 
