@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -99,12 +98,18 @@ def test_one_variants_folder_is_enough(folder: Path) -> None:
     assert made.is_loaded
 
 
-@pytest.mark.parametrize("volume", ["dense", "flash"])
-def test_volumes_agree(
-    model: Hunyuan3DMini, result: GenerationResult, volume: Literal["dense", "flash"]
+def test_adaptive_volume_gives_the_dense_surface(
+    model: Hunyuan3DMini, result: GenerationResult
 ) -> None:
-    made = model.generate_from_image(picture(), volume=volume, **OPTIONS)
-    assert len(made.faces) == pytest.approx(len(result.faces), rel=0.1)
+    # 32 cells become 31, so that the coarse points divide by four: the same grid.
+    options = OPTIONS | {"octree_resolution": 31, "volume": "dense"}
+    dense = model.generate_from_image(picture(), **options)
+    np.testing.assert_array_equal(dense.faces, result.faces)
+
+
+def test_flash_volume_is_near(model: Hunyuan3DMini, result: GenerationResult) -> None:
+    flash = model.generate_from_image(picture(), volume="flash", **OPTIONS)
+    assert len(flash.faces) == pytest.approx(len(result.faces), rel=0.3)
 
 
 def test_views_are_one_shape(model: Hunyuan3DMini) -> None:
