@@ -12,6 +12,7 @@ import pytest
 
 from dream_cad.models import registry
 from dream_cad.settings import Settings, get_settings, reload_settings
+from tests.postgres import TEMPLATE, PostgresServer, find_binaries
 
 SetSettings = Callable[..., Settings]
 
@@ -52,3 +53,16 @@ def tiny_text_to_image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_pipeline import save_tiny_pipeline  # only here: it imports torch
 
     return save_tiny_pipeline(tmp_path_factory.mktemp("pipelines") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the session, with a database that has the queue's schema."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql-15)")
+    from dream_cad.queue import JobQueue
+
+    with PostgresServer(binaries) as server:
+        JobQueue(server.create_database(TEMPLATE)).close()
+        yield server

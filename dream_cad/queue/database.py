@@ -54,6 +54,7 @@ def open_engine(url: str) -> Engine:
         StorageError: the file or server cannot be reached, or a newer version made it.
     """
     path = sqlite_path(url)
+    engine: Engine | None = None
     try:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +65,8 @@ def open_engine(url: str) -> Engine:
             event.listen(engine, "begin", _begin_sqlite)
         _migrate(engine)
     except (OSError, SQLAlchemyError, CommandError) as error:
+        if engine is not None:
+            engine.dispose()
         raise StorageError(
             f"The job database at {make_url(url).render_as_string()} cannot be opened: {error}.",
             hint="Check the path, its permissions, free disk space and the program's version.",

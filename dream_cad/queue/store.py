@@ -214,8 +214,7 @@ def insert_jobs(connection: Connection, new_jobs: Sequence[GenerationJob], now: 
     waits = dependencies.count_open(connection, new_jobs)
     rows = [row_from_job(job) for job in new_jobs]
     for row in rows:
-        created = row["created_at"]
-        row |= {"changed_at": created, "levelled_at": created, "waits_for": waits.get(row["id"], 0)}
+        row |= {"changed_at": now, "levelled_at": now, "waits_for": waits.get(row["id"], 0)}
     try:
         connection.execute(insert(jobs), rows)
     except IntegrityError as error:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from dream_cad.queue import GenerationJob, JobPriority, JobQueue
+from tests.postgres import TEMPLATE, PostgresServer
 
 
 class FakeClock:
@@ -26,9 +29,33 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its schema; copying it is faster than migrating for each test."""
+    path = tmp_path_factory.mktemp("template") / "jobs.sqlite3"
+    JobQueue(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    shutil.copy(sqlite_template, tmp_path / "jobs.sqlite3")
     return f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres.create_database(name, TEMPLATE)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """One suite for both databases."""
+    name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(name)
+    return url
 
 
 @pytest.fixture
@@ -55,3 +82,10 @@ def make_job(
 ) -> GenerationJob:
     fields.setdefault("model_name", "triposr")
     return GenerationJob(prompt=prompt, priority=priority, **fields)  # type: ignore[arg-type]
+
+
+def claim(queue: JobQueue, model_name: str | None = None) -> tuple[GenerationJob, str]:
+    job = queue.get_next_job(model_name)
+    assert job is not None
+    assert job.lease_token is not None
+    return job, job.lease_token

@@ -14,22 +14,14 @@ from dream_cad.exceptions import (
     QueueFullError,
 )
 from dream_cad.queue import (
-    GenerationJob,
     JobFilter,
     JobPriority,
     JobQueue,
     JobStatus,
 )
-from tests.unit.queue.conftest import FakeClock, MakeQueue, make_job
+from tests.unit.queue.conftest import FakeClock, MakeQueue, claim, make_job
 
 PROBLEM = {"type": "worker-lost", "title": "Worker lost", "detail": "The worker died."}
-
-
-def claim(queue: JobQueue, model_name: str | None = None) -> tuple[GenerationJob, str]:
-    job = queue.get_next_job(model_name)
-    assert job is not None
-    assert job.lease_token is not None
-    return job, job.lease_token
 
 
 def test_example_of_the_api_reference(queue: JobQueue) -> None:

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from dream_cad.queue import JobPriority, JobQueue
+from tests.unit.queue.conftest import FakeClock, MakeQueue, claim, make_job
+
+
+def add(queue: JobQueue, owner: str, number: int, priority: JobPriority = JobPriority.LOW) -> None:
+    queue.add_jobs([make_job(owner, priority, owner=owner) for _ in range(number)])
+
+
+def serve(queue: JobQueue, seconds_of: dict[str, float], times: int) -> Counter[str]:
+    """Run jobs one after another; returns GPU-seconds by owner."""
+    spent: Counter[str] = Counter()
+    for _ in range(times):
+        job, token = claim(queue)
+        queue.complete(job.id, token, gpu_seconds=seconds_of[job.owner])
+        spent[job.owner] += seconds_of[job.owner]  # type: ignore[assignment]
+    return spent
+
+
+def test_a_flood_leaves_the_other_key_its_half(queue: JobQueue) -> None:
+    add(queue, "flood", 200)
+    add(queue, "small", 40)
+    spent = serve(queue, {"flood": 2.0, "small": 2.0}, 60)
+    assert spent["small"] >= 0.45 * spent.total()
+
+
+def test_shares_are_of_gpu_seconds_not_of_jobs(queue: JobQueue) -> None:
+    add(queue, "long", 100)
+    add(queue, "short", 100)
+    spent = serve(queue, {"long": 9.0, "short": 1.0}, 80)
+    assert spent["short"] == pytest.approx(spent["long"], abs=10)
+
+
+def test_weights_divide_unequally(queue: JobQueue) -> None:
+    heavy, _ = queue.keys.create_key("heavy", weight=3.0)
+    light, _ = queue.keys.create_key("light", weight=1.0)
+    add(queue, heavy.id, 100)
+    add(queue, light.id, 100)
+    spent = serve(queue, {heavy.id: 1.0, light.id: 1.0}, 80)
+    assert spent[heavy.id] == pytest.approx(60, abs=2)
+
+
+def test_idleness_earns_no_credit(queue: JobQueue) -> None:
+    add(queue, "busy", 60)
+    serve(queue, {"busy": 5.0}, 20)
+    add(queue, "fresh", 40)
+    spent = serve(queue, {"busy": 1.0, "fresh": 1.0}, 20)
+    assert spent["busy"] >= 9
+
+
+def test_an_idle_queue_forgets_debts(queue: JobQueue) -> None:
+    add(queue, "old", 10)
+    serve(queue, {"old": 100.0}, 10)
+    add(queue, "new", 20)
+    add(queue, "old", 20)
+    spent = serve(queue, {"old": 1.0, "new": 1.0}, 20)
+    assert spent["old"] >= 9
+
+
+def test_priority_goes_before_shares(queue: JobQueue) -> None:
+    add(queue, "a", 3, JobPriority.HIGH)
+    add(queue, "b", 3, JobPriority.LOW)
+    queue.charge("a", 1000.0)
+    assert [claim(queue)[0].owner for _ in range(6)] == ["a"] * 3 + ["b"] * 3
+
+
+def test_claims_can_be_limited_to_owners(queue: JobQueue) -> None:
+    add(queue, "a", 2, JobPriority.HIGH)
+    add(queue, "b", 1)
+    job = queue.get_next_job(owners={"b"})
+    assert job is not None
+    assert job.owner == "b"
+    assert queue.get_next_job(owners={"b"}) is None
+
+
+def test_a_worker_can_prefer_the_model_that_it_has(queue: JobQueue) -> None:
+    queue.add_job(make_job("first", model_name="trellis"))
+    queue.add_job(make_job("mine"))
+    queue.add_job(make_job("urgent", JobPriority.URGENT, model_name="trellis"))
+    prompts = [
+        job.prompt
+        for _ in range(3)
+        if (job := queue.get_next_job(prefer_model="triposr")) is not None
+    ]
+    assert prompts == ["urgent", "mine", "first"]
+
+
+def test_waiting_raises_the_level_up_to_urgent(make_queue: MakeQueue, clock: FakeClock) -> None:
+    queue = make_queue(ageing_s=100.0)
+    old = queue.add_job(make_job("old", JobPriority.LOW))
+    levels = []
+    for _ in range(4):
+        clock.now += 101
+        queue.add_job(make_job("later", JobPriority.URGENT))
+        queue.age()
+        job = queue.get_job(old)
+        assert job is not None
+        levels.append(job.level)
+    assert levels == [1, 2, 3, 3]
+    assert job.priority is JobPriority.LOW
+    # Three ageing times old: it goes before URGENT jobs that came after it.
+    assert claim(queue)[0].id == old
+    assert claim(queue)[0].prompt == "later"
+
+
+def test_ageing_takes_each_job_once_a_period(make_queue: MakeQueue, clock: FakeClock) -> None:
+    queue = make_queue(ageing_s=100.0)
+    queue.create_batch(["a", "b"], "triposr")
+    assert queue.age() == 0
+    clock.now += 100
+    assert queue.age() == 2
+    assert queue.age() == 0
