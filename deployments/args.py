@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from deployments.http.settings import EdgeArgs, FetchArgs, WebhookArgs
 from dream_cad.settings import get_settings
 
 _MEBIBYTE = 2**20
@@ -97,6 +98,9 @@ class AppArgs(_Args):
     finisher: FinisherArgs = FinisherArgs()
     limits: LimitsArgs = LimitsArgs()
     queue: QueueArgs = QueueArgs()
+    edge: EdgeArgs = EdgeArgs()
+    fetch: FetchArgs = FetchArgs()
+    webhooks: WebhookArgs = WebhookArgs()
 
     @field_validator("models")
     @classmethod

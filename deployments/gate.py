@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 Rank = tuple[int, int]
-"""Smaller goes first: (minus priority, order of arrival)."""
+"""Smaller goes first: (minus level, order of arrival)."""
 
 
 class PriorityGate:
@@ -22,26 +22,38 @@ class PriorityGate:
     """
 
     def __init__(self, slots: int) -> None:
-        self._free = slots
+        self._slots = slots
+        self._held = 0
         self._waiters: list[tuple[Rank, asyncio.Future[None]]] = []
+
+    @property
+    def slots(self) -> int:
+        """Number of holders that are admitted at once."""
+        return self._slots
 
     @property
     def free(self) -> int:
         """Number of slots that nobody holds."""
-        return self._free
+        return max(self._slots - self._held, 0)
+
+    def resize(self, slots: int) -> None:
+        """Admit more or fewer; whoever is in stays in."""
+        self._slots = slots
+        self._admit()
 
     @asynccontextmanager
     async def slot(self, rank: Rank) -> AsyncIterator[None]:
         """Hold a slot for the length of the block."""
-        await self._acquire(rank)
+        await self.acquire(rank)
         try:
             yield
         finally:
-            self._release()
+            self.release()
 
-    async def _acquire(self, rank: Rank) -> None:
-        if self._free > 0:
-            self._free -= 1
+    async def acquire(self, rank: Rank) -> None:
+        """Wait for a slot; ``release`` it."""
+        if self.free > 0:
+            self._held += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (rank, turn))
@@ -49,13 +61,17 @@ class PriorityGate:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release()  # the slot was handed over in the moment of cancellation
+                self.release()  # the slot was handed over in the moment of cancellation
             raise
 
-    def _release(self) -> None:
-        while self._waiters:
+    def release(self) -> None:
+        """Give a slot back: to the most urgent waiter, if any."""
+        self._held -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiters and self._held < self._slots:
             _, turn = heapq.heappop(self._waiters)
             if not turn.done():
+                self._held += 1
                 turn.set_result(None)
-                return
-        self._free += 1

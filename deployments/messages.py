@@ -38,10 +38,12 @@ class Done:
     Attributes:
         product: a Picture or a GenerationResult.
         seconds: time the work took in its thread.
+        peak_memory_bytes: GPU memory allocated at most; None without a GPU.
     """
 
     product: Any
     seconds: float
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class FinishRequest:
         picture: what it was made from, if a text stage drew it.
         options: finishing options, see FinishOptions.
         receipt: what result.json says besides the result's own metadata.
+        require: acceptance gates by name, see deployments.acceptance.
+        is_ranked: whether the quality is to be measured, to choose among results.
     """
 
     job_id: str
@@ -107,14 +111,30 @@ class FinishRequest:
     picture: Picture | None
     options: dict[str, Any]
     receipt: dict[str, Any]
+    require: dict[str, Any] = field(default_factory=dict)
+    is_ranked: bool = False
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A published result: its artifact key, and seconds by step."""
+    """A published result.
+
+    Attributes:
+        key: its artifact key.
+        timings: seconds by step.
+        quality: overall quality, 0..100, where it was asked for.
+    """
 
     key: str
     timings: dict[str, float]
+    quality: float | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A result that did not pass the gates and was not published: what was wanted and measured."""
+
+    gates: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -138,3 +158,33 @@ class JobView:
     job: GenerationJob
     position: int | None
     eta_s: float | None
+
+
+@dataclass(frozen=True)
+class JobEventView:
+    """What following a job yields.
+
+    Attributes:
+        event_id: number of a change of state, to resume after; None for progress in between.
+        kind: the state entered, or ``progress``.
+        view: the job; in a replayed change of state, with the state it entered then.
+    """
+
+    event_id: int | None
+    kind: str
+    view: JobView
+
+
+@dataclass(frozen=True)
+class FollowedEvent:
+    """What following a job yields.
+
+    Attributes:
+        event_id: number of a change of state, which a client can go on from; None for progress.
+        kind: the new state, or ``progress``.
+        view: the job.
+    """
+
+    event_id: int | None
+    kind: str
+    view: JobView

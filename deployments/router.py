@@ -14,7 +14,9 @@ from ray.serve.handle import DeploymentHandle
 
 import dream_cad
 from deployments.args import AppArgs
+from deployments.calls import list_nodes
 from deployments.gate import PriorityGate
+from deployments.gateway_desk import GatewayDesk
 from deployments.jobrun import JobRun, Stages
 from deployments.lane import Lane
 from deployments.messages import JobView, ModelInfo
@@ -41,7 +43,7 @@ _OWNERSHIP_TIMEOUT_S = 60.0
 _FINISHING_PER_SLOT = 4
 
 
-class Router:
+class Router(GatewayDesk):
     """Accepts jobs, dispatches them to the models, and answers for their state.
 
     Durable: a job is in the database before ``submit`` returns, and its result before it is
@@ -209,9 +211,47 @@ class Router:
                     return
                 await _wait_for(changed, 1.0)
 
+    async def cluster(self) -> dict[str, Any]:
+        """Return GPUs, replicas, queue depth by model and priority, and what is paused."""
+        switches = await self.switches()
+        depth = await self._database(self._queue.depth)
+        return {
+            "paused": switches.all_paused,
+            "paused_models": list(switches.models),
+            "draining": switches.draining,
+            "models": {
+                name: {
+                    "ready": lane.info.is_ready,
+                    "slots": lane.plan.num_replicas,
+                    "running": len(lane.runs),
+                    "seconds_per_job": lane.mean_s,
+                }
+                for name, lane in self._lanes.items()
+            },
+            "depth": [
+                {
+                    "model": entry.model_name,
+                    "priority": entry.priority.name.lower(),
+                    "count": entry.count,
+                    "oldest_created_at": entry.oldest_created_at.isoformat(),
+                }
+                for entry in depth
+            ],
+            "nodes": [
+                {"alive": node["Alive"], "resources": node["Resources"]} for node in list_nodes()
+            ],
+        }
+
     async def models(self) -> dict[str, ModelInfo]:
         """Return what each deployed model says of itself."""
         return {name: lane.info for name, lane in self._lanes.items()}
+
+    def _watching(self, job_id: str) -> _Watch:
+        return _Watch(self._watchers, job_id)
+
+    def _wake_all(self) -> None:
+        for lane in self._lanes.values():
+            lane.wake()
 
     async def _view(self, job: GenerationJob) -> JobView:
         if job.status is not JobStatus.PENDING:

@@ -7,9 +7,9 @@ import binascii
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,8 +19,9 @@ from deployments.http.limits import limit_body
 from deployments.http.schemas import JobRequest
 from dream_cad.exceptions import InvalidConfigError
 
-_MAX_FIELDS = 16
+_MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**20
+_JSON_FIELDS = frozenset({"options", "models", "require", "depends_on"})
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ async def read_submission(request: Request, max_bytes: int) -> Submission:
         HTTPException: 400 malformed, 415 another content type or a content encoding.
         InvalidConfigError: well-formed, but not a valid request.
     """
-    request = limit_body(request, max_bytes)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "Encoded bodies are not accepted; send it plain.")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    request, media_type = plain_body(request, max_bytes)
     if media_type == "application/json":
         return _from_json(await request.body())
     if media_type == "multipart/form-data":
@@ -52,12 +50,27 @@ async def read_submission(request: Request, max_bytes: int) -> Submission:
     )
 
 
+def plain_body(request: Request, max_bytes: int) -> tuple[Request, str]:
+    """Return the request with a limit on its body, and the body's media type.
+
+    Raises:
+        PayloadTooLargeError: more than ``max_bytes`` are declared.
+        HTTPException: 415, the body is compressed.
+    """
+    limited = limit_body(request, max_bytes)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "Encoded bodies are not accepted; send it plain.")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return limited, media_type
+
+
 def _from_json(body: bytes) -> Submission:
     fields = parse_json(body)
     if not isinstance(fields, dict):
         raise HTTPException(400, "The body must be a JSON object.")
-    request = _validated(fields)
-    return Submission(request, _decoded(request.image) if request.image is not None else None)
+    request = validated(JobRequest, fields)
+    image = decode_image(request.image) if request.image is not None else None
+    return Submission(request, image)
 
 
 async def _from_form(request: Request) -> Submission:
@@ -72,8 +85,15 @@ async def _from_form(request: Request) -> Submission:
             if isinstance(value, UploadFile):
                 image = await _uploaded(name, value)
             else:
-                fields[name] = parse_json(value.encode()) if name == "options" else value
-    return Submission(_validated(fields), image)
+                fields[name] = _form_value(name, value)
+    return Submission(validated(JobRequest, fields), image)
+
+
+def _form_value(name: str, text: str) -> Any:
+    """Read a field of a form: JSON where the request wants more than text."""
+    if name in _JSON_FIELDS:
+        return parse_json(text.encode("utf-8", "surrogatepass"))
+    return [tag for tag in text.split(",") if tag] if name == "tags" else text
 
 
 async def _uploaded(name: str, value: UploadFile) -> bytes:
@@ -108,18 +128,31 @@ def _finite(text: str) -> float:
     return number
 
 
-def _validated(fields: dict[str, Any]) -> JobRequest:
+R = TypeVar("R", bound=BaseModel)
+
+
+def validated(kind: type[R], fields: Any) -> R:
+    """Return the request that the fields make.
+
+    Raises:
+        InvalidConfigError: names the fields that are wrong, and the legal ones.
+    """
     try:
-        return JobRequest.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         problem = invalid_request(error.errors(include_url=False), "The request is not valid.")
         raise InvalidConfigError(
             problem["detail"],
-            details={"errors": problem["errors"], "allowed": list(JobRequest.model_fields)},
+            details={"errors": problem["errors"], "allowed": list(kind.model_fields)},
         ) from error
 
 
-def _decoded(text: str) -> bytes:
+def decode_image(text: str) -> bytes:
+    """Return the bytes of a base64 picture, with or without a ``data:`` prefix.
+
+    Raises:
+        InvalidConfigError: it is not base64.
+    """
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:

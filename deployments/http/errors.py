@@ -14,11 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from deployments.failures import problem_of
-from dream_cad.exceptions import DreamCadError, QueueFullError
+from dream_cad.exceptions import AuthenticationError, DreamCadError
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+TEXT_ERRORS: set[str] = set()
+"""First parts of paths whose clients show errors to people as they come: these get text."""
+
+_RETRY_AFTER_S = 30.0
 _CODES = {
     400: ("bad-request", "Bad request"),
     404: ("not-found", "Not found"),
@@ -44,8 +48,11 @@ def problem_response(
 def error_response(error: DreamCadError) -> Response:
     """Return the problem document of one of our errors."""
     headers = {}
-    if isinstance(error, QueueFullError):
-        headers["Retry-After"] = str(math.ceil(float(error.details.get("retry_after_s", 30))))
+    if error.http_status == 429:
+        retry_after_s = float(error.details.get("retry_after_s", _RETRY_AFTER_S))
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    elif isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
     elif error.http_status == 503 and error.retryable:
         headers["Retry-After"] = "5"
     return problem_response(problem_of(error), error.http_status, headers)
@@ -74,14 +81,30 @@ def invalid_request(errors: Sequence[Any], detail: str) -> dict[str, Any]:
     }
 
 
-async def _on_dream_cad_error(_: Request, error: Exception) -> Response:
-    return error_response(error) if isinstance(error, DreamCadError) else _internal(error)
+def _as_wanted(request: Request, response: Response) -> Response:
+    """Turn a problem document into text where the client is known to show it as it comes."""
+    if f"/{request.url.path.split('/')[1]}" not in TEXT_ERRORS:
+        return response
+    problem = json.loads(bytes(response.body))
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name in ("retry-after", "www-authenticate", "allow")
+    }
+    text = str(problem.get("detail", problem["title"])).encode("ascii", "backslashreplace")
+    return Response(text, response.status_code, headers, "text/plain")
 
 
-async def _on_validation_error(_: Request, error: Exception) -> Response:
+async def _on_dream_cad_error(request: Request, error: Exception) -> Response:
+    found = error_response(error) if isinstance(error, DreamCadError) else _internal(error)
+    return _as_wanted(request, found)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
-        return _internal(error)
-    return problem_response(invalid_request(error.errors(), "The request is not valid."), 422)
+        return _as_wanted(request, _internal(error))
+    problem = invalid_request(error.errors(), "The request is not valid.")
+    return _as_wanted(request, problem_response(problem, 422))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -93,11 +116,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if status == 404:
         detail = f"There is nothing at {request.url.path[:200]!r}; see /docs."
     headers = dict(error.headers or {})
-    return problem_response({"type": code, "title": title, "detail": detail}, status, headers)
+    problem = {"type": code, "title": title, "detail": detail}
+    return _as_wanted(request, problem_response(problem, status, headers))
 
 
-async def _on_unexpected_error(_: Request, error: Exception) -> Response:
-    return _internal(error)
+async def _on_unexpected_error(request: Request, error: Exception) -> Response:
+    return _as_wanted(request, _internal(error))
 
 
 def _internal(error: Exception) -> Response:

@@ -1,28 +1,48 @@
-"""From a parsed request to a job that is worth queueing: everything is checked before."""
+"""From parsed requests to jobs that are worth queueing: everything is checked before."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
+import dream_cad
 from deployments.http.body import Submission
-from deployments.http.errors import invalid_request
-from deployments.http.schemas import JobRequest
-from deployments.options import TEXT_OPTIONS, FinishOptions
+from deployments.http.checks import check_format, check_options, takes_option
+from deployments.http.outbound import HostGuard
+from deployments.http.schemas import BatchItem, BatchRequest, SharedFields
+from deployments.http.settings import WebhookArgs
 from deployments.plan import ModelPlan
-from dream_cad.exceptions import InvalidConfigError, ModelUnavailableError
+from dream_cad.exceptions import DreamCadError, InvalidConfigError, ModelUnavailableError
 from dream_cad.images.loading import load_image
-from dream_cad.models.registry import resolve_implementation
 from dream_cad.prompts import check_prompt
-from dream_cad.queue import GenerationJob
+from dream_cad.queue import GenerationJob, JobPriority
 from dream_cad.queue.jobs import new_job_id
 
-FORMATS = ("glb", "obj", "ply", "stl")
 _SEED_BITS = 31
+_MAX_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job and the picture to store before it is added."""
+
+    job: GenerationJob
+    image: bytes | None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What jobs with the same models, options and kind of input share."""
+
+    plans: list[ModelPlan]
+    options: dict[str, Any]
+    takes_seed: bool
+    facts: bytes
 
 
 class Intake:
@@ -33,17 +53,31 @@ class Intake:
         default_model: taken when a request names none.
         max_attempts: of each job.
         has_text_stage: whether prompts can be made into pictures here.
+        text_source: what makes them; part of what a result depends on.
+        webhooks: which hosts may be called.
     """
 
     def __init__(
-        self, plans: list[ModelPlan], default_model: str, max_attempts: int, *, has_text_stage: bool
+        self,
+        plans: Sequence[ModelPlan],
+        default_model: str,
+        max_attempts: int,
+        *,
+        has_text_stage: bool,
+        text_source: str | None = None,
+        webhooks: WebhookArgs | None = None,
     ) -> None:
         self._plans = {plan.name: plan for plan in plans}
         self.default_model = default_model
         self._max_attempts = max_attempts
         self._has_text_stage = has_text_stage
+        self._text_source = text_source
+        self._webhooks = webhooks or WebhookArgs()
+        self._hooks_guard = HostGuard(self._webhooks.allowed_hosts, self._webhooks.allowed_networks)
 
-    def make_job(self, submission: Submission, idempotency_key: str | None) -> GenerationJob:
+    def make_job(
+        self, submission: Submission, owner: str = "", idempotency_key: str | None = None
+    ) -> Prepared:
         """Return the job of a valid request. Decodes the picture: call it in a thread.
 
         Raises:
@@ -53,22 +87,155 @@ class Intake:
             FileFormatError: the picture is damaged, or of an unsupported kind.
             PayloadTooLargeError: the picture is too large.
         """
-        request = submission.request
-        plan = self._plan_of(request.model or self.default_model)
-        check_format(request.format, plan)
-        prompt = self._check_input(submission, plan)
-        options = check_options(plan, request.options, is_text=submission.image is None)
+        request, image = submission.request, submission.image
+        self._check_shared(request, owner)
+        names = request.models or [request.model or self.default_model]
+        kind = self._kind(request, names, request.options, owner, is_text=image is None)
+        prompt = self._check_input(request.prompt, image, kind.plans)
+        job = self._job(request, kind, prompt, image, owner)
+        job.idempotency_key = idempotency_key
+        job.request_hash = _hash(request, names, image)
+        return Prepared(job, image)
+
+    def make_jobs(
+        self, batch: BatchRequest, images: Sequence[bytes | None], owner: str = ""
+    ) -> list[Prepared]:
+        """Return the jobs of a valid batch, in order. Call it in a thread.
+
+        Args:
+            batch: the request.
+            images: the decoded picture of each item, or None.
+            owner: whose jobs they are.
+
+        Raises:
+            InvalidConfigError: lists the items that are not acceptable, up to 20 of them.
+        """
+        self._check_shared(batch, owner)
+        items = batch.items or [BatchItem(prompt=prompt) for prompt in batch.prompts or ()]
+        kinds: dict[str, _Kind] = {}
+        prepared: list[Prepared] = []
+        errors: list[dict[str, Any]] = []
+        for index, (item, image) in enumerate(zip(items, images, strict=True)):
+            try:
+                prepared.append(self._item(batch, item, image, owner, kinds))
+            except DreamCadError as error:
+                errors.append({"field": f"items.{index}", "message": str(error)[:500]})
+                if len(errors) == _MAX_ERRORS:
+                    break
+        if errors:
+            first = f"{errors[0]['field']}: {errors[0]['message']}"
+            raise InvalidConfigError(
+                f"The batch is not valid, and nothing of it was queued. {first}",
+                details={"errors": errors},
+            )
+        return prepared
+
+    def again(self, old: GenerationJob, owner: str) -> GenerationJob:
+        """Return a fresh job with the receipt of an earlier one, its seed included.
+
+        It is generated anew: neither the cache nor the earlier job's webhook takes part.
+        """
         job_id = new_job_id()
+        policy = {**old.policy, "use_cache": False, "webhook": None}
+        return GenerationJob(
+            id=job_id,
+            prompt=old.prompt,
+            model_name=old.model_name,
+            config=dict(old.config),
+            priority=old.priority,
+            input_uri=None if old.input_uri is None else f"{job_id}-input",
+            max_attempts=self._max_attempts,
+            owner=owner,
+            tags=list(old.tags),
+            policy=policy,
+        )
+
+    def _item(
+        self,
+        batch: BatchRequest,
+        item: BatchItem,
+        image: bytes | None,
+        owner: str,
+        kinds: dict[str, _Kind],
+    ) -> Prepared:
+        options = batch.options if item.options is None else {**batch.options, **item.options}
+        key = f"{item.model}|{image is None}|" + (
+            "" if item.options is None else json.dumps(options, sort_keys=True)
+        )
+        kind = kinds.get(key)
+        if kind is None:
+            models = [item.model] if item.model is not None else batch.models
+            names = models or [batch.model or self.default_model]
+            kind = self._kind(batch, names, options, owner, is_text=image is None)
+            kinds[key] = kind
+        prompt = self._check_input(item.prompt, image, kind.plans)
+        job = self._job(batch, kind, prompt, image, owner)
+        if item.priority is not None:
+            job.priority = JobPriority[item.priority.upper()]
+        if item.tags is not None:
+            job.tags = sorted({*batch.tags, *item.tags})
+        return Prepared(job, image)
+
+    def _check_shared(self, request: SharedFields, owner: str) -> None:
+        check_format(request.format)
+        if request.webhook is None:
+            return
+        if owner == "" and self._webhooks.secret is None:
+            raise InvalidConfigError(
+                "There is no secret to sign webhooks with.",
+                hint="Use an API key, or have an administrator set args.webhooks.secret.",
+            )
+        self._hooks_guard.check(request.webhook)
+
+    def _kind(
+        self,
+        request: SharedFields,
+        names: list[str],
+        options: dict[str, Any],
+        owner: str,
+        *,
+        is_text: bool,
+    ) -> _Kind:
+        plans = [self._plan_of(name) for name in names]
+        checked = [check_options(plan, options, is_text=is_text) for plan in plans]
+        facts = {
+            "owner": owner,  # a hit must not tell one client what another asked for
+            "version": dream_cad.__version__,
+            "models": [[plan.name, plan.checkpoint, plan.options] for plan in plans],
+            "text": self._text_source,
+            "options": checked,
+            "require": request.require.model_dump(),
+            "policy": [request.pick, request.max_tries],
+        }
+        return _Kind(
+            plans,
+            checked[0],
+            takes_seed=all(takes_option(plan, "seed") for plan in plans),
+            facts=json.dumps(facts, sort_keys=True, default=str).encode(),
+        )
+
+    def _job(
+        self, request: SharedFields, kind: _Kind, prompt: str, image: bytes | None, owner: str
+    ) -> GenerationJob:
+        job_id = new_job_id()
+        now = datetime.now(UTC)
+        wait = request.max_wait_s
         return GenerationJob(
             id=job_id,
             prompt=prompt,
-            model_name=plan.name,
-            config=_with_seed(plan, options),
+            model_name=kind.plans[0].name,
+            config=_with_seed(kind),
             priority=request.job_priority,
-            input_uri=None if submission.image is None else f"{job_id}-input",
+            input_uri=None if image is None else f"{job_id}-input",
             max_attempts=self._max_attempts,
-            idempotency_key=idempotency_key,
-            request_hash=_hash(request, plan.name, submission.image),
+            owner=owner,
+            tags=sorted(set(request.tags)),
+            depends_on=list(dict.fromkeys(request.depends_on)),
+            deadline=request.deadline,
+            start_by=None if wait is None else now + timedelta(seconds=wait),
+            policy=request.policy([plan.name for plan in kind.plans]),
+            cache_key=_cache_key(kind.facts, prompt, image) if request.use_cache else None,
+            created_at=now,
         )
 
     def _plan_of(self, name: str) -> ModelPlan:
@@ -87,102 +254,48 @@ class Intake:
             )
         return plan
 
-    def _check_input(self, submission: Submission, plan: ModelPlan) -> str:
-        prompt, image = submission.request.prompt, submission.image
+    def _check_input(self, prompt: str | None, image: bytes | None, plans: list[ModelPlan]) -> str:
         if (prompt is None) == (image is None):
             raise InvalidConfigError(
                 "Give either a prompt or an image, and not both.",
                 hint='Example: {"prompt": "a red wooden chair"}',
             )
-        takes = plan.capabilities
+        for plan in plans:
+            self._check_kind(plan, is_text=image is None)
         if image is not None:
-            if takes is not None and not takes.supports_image_to_3d:
-                raise InvalidConfigError(f"Model {plan.name!r} takes prompts, not images.")
             load_image(image)
             return ""
-        if takes is not None and not takes.supports_text_to_3d:
+        return check_prompt(prompt)
+
+    def _check_kind(self, plan: ModelPlan, *, is_text: bool) -> None:
+        takes = plan.capabilities
+        if takes is not None and not is_text and not takes.supports_image_to_3d:
+            raise InvalidConfigError(f"Model {plan.name!r} takes prompts, not images.")
+        if takes is not None and is_text and not takes.supports_text_to_3d:
             raise InvalidConfigError(f"Model {plan.name!r} takes images, not prompts.")
-        if plan.needs_picture and not self._has_text_stage:
+        if is_text and plan.needs_picture and not self._has_text_stage:
             raise ModelUnavailableError(
                 f"Model {plan.name!r} needs a text-to-image pipeline, and none is served here.",
                 hint="Send an image, or set args.text_to_image.source in serve_config.yaml.",
             )
-        return check_prompt(prompt)
 
 
-def check_format(name: str, plan: ModelPlan) -> None:
-    """Refuse a format that the model's results cannot be had in.
-
-    Raises:
-        InvalidConfigError: names the legal ones.
-    """
-    listed = plan.capabilities.output_formats if plan.capabilities is not None else FORMATS
-    allowed = [known for known in FORMATS if known in listed]
-    if name not in allowed:
-        raise InvalidConfigError(
-            f"{name[:40]!r} is not a format of model {plan.name!r}.",
-            hint=f"Formats: {', '.join(allowed)}.",
-            details={"allowed": allowed},
-        )
-
-
-def check_options(plan: ModelPlan, options: dict[str, Any], *, is_text: bool) -> dict[str, Any]:
-    """Return the options, validated by the model's and the finisher's own rules.
-
-    Raises:
-        InvalidConfigError: unknown, out of range, or of no use for the kind of input.
-    """
-    finish_names = plan.finish_options
-    finish = {name: value for name, value in options.items() if name in finish_names}
-    model = {name: value for name, value in options.items() if name not in finish_names}
-    if not is_text and plan.needs_picture and (useless := TEXT_OPTIONS & model.keys()):
-        raise InvalidConfigError(
-            f"{', '.join(sorted(useless))} concern the text stage, and an image needs none."
-        )
-    rules = model_options(plan)
-    legal = [*(rules.model_fields if rules is not None else ()), *sorted(finish_names)]
-    checked = _checked(FinishOptions, finish, legal)
-    return checked | (model if rules is None else _checked(rules, model, legal))
-
-
-def model_options(plan: ModelPlan) -> type[BaseModel] | None:
-    """Return the pydantic model of a served model's options, if it states one."""
-    return resolve_implementation(plan.name).options_model()
-
-
-def options_schema(plan: ModelPlan) -> dict[str, Any]:
-    """Return the JSON schema of a model's options and of the finisher's, as one flat object."""
-    finish = FinishOptions.model_json_schema()["properties"]
-    finish = {name: finish[name] for name in sorted(plan.finish_options)}
-    rules = model_options(plan)
-    if rules is None:
-        return {"type": "object", "properties": finish, "additionalProperties": True}
-    own = rules.model_json_schema()
-    return {**own, "properties": {**finish, **own.get("properties", {})}}
-
-
-def _checked(rules: type[BaseModel], options: dict[str, Any], legal: list[str]) -> dict[str, Any]:
-    try:
-        return rules.model_validate(options).model_dump(mode="json", exclude_unset=True)
-    except ValidationError as error:
-        problem = invalid_request(error.errors(include_url=False), "The options are not valid.")
-        raise InvalidConfigError(
-            problem["detail"],
-            hint=f"Options: {', '.join(legal)}.",
-            details={"errors": problem["errors"], "allowed": legal},
-        ) from error
-
-
-def _with_seed(plan: ModelPlan, options: dict[str, Any]) -> dict[str, Any]:
+def _with_seed(kind: _Kind) -> dict[str, Any]:
     """Draw the seed here when none is given: text stage and model share it, and it is on record."""
-    rules = model_options(plan)
-    if rules is None or "seed" not in rules.model_fields or options.get("seed") is not None:
-        return options
+    options = kind.options
+    if options.get("seed") is not None or not kind.takes_seed:
+        return dict(options)
     return {**options, "seed": secrets.randbits(_SEED_BITS)}
 
 
-def _hash(request: JobRequest, model_name: str, image: bytes | None) -> str:
-    facts = request.model_dump(mode="json", exclude={"image"})
-    facts["model"] = model_name
+def _cache_key(facts: bytes, prompt: str, image: bytes | None) -> str:
+    digest = hashlib.sha256(facts)
+    digest.update(b"\0prompt\0" + prompt.encode() if image is None else b"\0image\0" + image)
+    return digest.hexdigest()
+
+
+def _hash(request: SharedFields, names: list[str], image: bytes | None) -> str:
+    facts = request.model_dump(mode="json", exclude={"image", "image_url", "model", "models"})
+    facts["models"] = names
     facts["image_sha256"] = None if image is None else hashlib.sha256(image).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -6,9 +6,10 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from deployments.http.documents import is_expired
 from deployments.messages import MESH_FILE
 from dream_cad.artifacts import ArtifactStore
-from dream_cad.exceptions import JobStateError
+from dream_cad.exceptions import JobStateError, ResultExpiredError
 from dream_cad.mesh.export import mesh_bytes
 from dream_cad.mesh.loading import load_mesh
 from dream_cad.queue import GenerationJob, JobStatus
@@ -18,15 +19,31 @@ MEDIA_TYPES = {
     "obj": "model/obj",
     "ply": "application/octet-stream",
     "stl": "model/stl",
+    "3mf": "model/3mf",
+    "usdz": "model/vnd.usdz+zip",
+    "gltf": "model/gltf+json",
 }
+_OTHER_MEDIA_TYPE = "application/octet-stream"
+
+
+def media_type(format: str) -> str:
+    """Return the media type of a mesh format."""
+    return MEDIA_TYPES.get(format, _OTHER_MEDIA_TYPE)
 
 
 def result_key(job: GenerationJob) -> str:
     """Return the artifact key of a completed job.
 
     Raises:
+        ResultExpiredError: it was completed, and its result is past its time.
         JobStateError: it is not completed; says how it stands.
     """
+    if is_expired(job):
+        raise ResultExpiredError(
+            f"The result of job {job.id} is no longer kept.",
+            hint="POST /v1/jobs/{id}/rerun makes it again.",
+            details={"expired_at": job.expires_at.isoformat() if job.expires_at else None},
+        )
     if job.status is JobStatus.COMPLETED and job.artifact_uri is not None:
         return job.artifact_uri
     why = f": {job.error}" if job.error else "."

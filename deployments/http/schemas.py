@@ -1,135 +1,181 @@
-"""What goes over the wire."""
+"""What clients send: the request for a job, its acceptance policy, and the pieces of a batch."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Literal
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from deployments.messages import JobView
-from dream_cad.queue import JobPriority, JobStatus
+from dream_cad.queue import JobPriority
 
 PriorityName = Literal["low", "normal", "high", "urgent"]
+Pick = Literal["first", "best"]
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MAX_MODELS = 8
+_MAX_TAGS = 16
+_MAX_DEPENDENCIES = 64
+_DAY_S = 86_400.0
 
 
-class JobRequest(BaseModel):
-    """A request for a mesh: a prompt or an image, never both."""
+def _checked_tag(tag: str) -> str:
+    if not _TAG.fullmatch(tag):
+        raise ValueError("a tag is 1-64 of A-Z a-z 0-9 . _ : / - and begins with a letter or digit")
+    return tag
 
+
+def _checked_job_id(job_id: str) -> str:
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError("a job's id is 1-64 of A-Z a-z 0-9 _ -")
+    return job_id
+
+
+Tag = Annotated[str, AfterValidator(_checked_tag)]
+JobId = Annotated[str, AfterValidator(_checked_job_id)]
+
+
+class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    prompt: str | None = Field(None, description="What to make, for example: a red wooden chair.")
-    image: str | None = Field(None, description="A picture, base64; or upload it as multipart.")
+
+class Requirements(_Request):
+    """What must hold of the mesh; a mesh that fails is repaired, made anew, or refused."""
+
+    watertight: bool = Field(False, description="No open edges.")
+    max_faces: int | None = Field(None, ge=4, le=10_000_000, description="Triangles at most.")
+    min_quality: float | None = Field(
+        None, ge=0, le=100, description="overall_mesh_quality of the benchmark, at least."
+    )
+    uv_overlap_free: bool = Field(False, description="No two triangles share texture space.")
+
+
+class SharedFields(_Request):
+    """What a job is told beside its input; a batch gives it once for all of its items."""
+
     model: str | None = Field(None, description="Model name, see GET /v1/models.")
+    models: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=_MAX_MODELS,
+        description="Models in order of preference, instead of model.",
+    )
+    pick: Pick = Field(
+        "first",
+        description="first: the first of models whose mesh is accepted; best: run all, rank.",
+    )
+    require: Requirements = Field(
+        default_factory=Requirements, description="What must hold of the mesh."
+    )
+    max_tries: int = Field(
+        3, ge=1, le=8, description="Generations at most, over seeds and models, for the gates."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Generation and finishing options of the model."
     )
     priority: PriorityName = Field("normal", description="A more urgent job overtakes others.")
     format: str = Field("glb", description="Format of the result that the links name.")
+    tags: list[Tag] = Field(
+        default_factory=list, max_length=_MAX_TAGS, description="Labels to list jobs by."
+    )
+    depends_on: list[JobId] = Field(
+        default_factory=list,
+        max_length=_MAX_DEPENDENCIES,
+        description="Ids of jobs that must complete before this one starts.",
+    )
+    deadline: AwareDatetime | None = Field(
+        None, description="Fail if not done by then (ISO 8601 with a time zone)."
+    )
+    max_wait_s: float | None = Field(
+        None, gt=0, le=30 * _DAY_S, description="Fail if not started within so many seconds."
+    )
+    webhook: str | None = Field(
+        None, max_length=2_048, description="URL to call when the job has ended."
+    )
+    use_cache: bool = Field(
+        True, description="Take the result of an identical finished request, if there is one."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.model is not None and self.models is not None:
+            raise ValueError("give model or models, not both")
+        if self.models is not None and len(set(self.models)) != len(self.models):
+            raise ValueError("models holds a name twice")
+        if self.pick == "best" and len(self.models or ()) > self.max_tries:
+            raise ValueError(
+                "pick 'best' runs every model: max_tries must be at least their number"
+            )
+        if self.deadline is not None and self.deadline <= datetime.now(UTC):
+            raise ValueError("the deadline is in the past")
+        return self
 
     @property
     def job_priority(self) -> JobPriority:
         """The queue's priority."""
         return JobPriority[self.priority.upper()]
 
+    def policy(self, models: list[str]) -> dict[str, Any]:
+        """Return the acceptance policy as kept with the job.
 
-class Links(BaseModel):
-    """Where to go from a job."""
-
-    self: str
-    events: str
-    result: str | None = None
-    preview: str | None = None
-
-
-class JobDocument(BaseModel):
-    """A job as clients see it; times in UTC (ISO 8601)."""
-
-    id: str
-    status: Literal["pending", "running", "completed", "failed", "cancelled"]
-    model: str
-    prompt: str
-    priority: PriorityName
-    options: dict[str, Any]
-    progress: float = Field(ge=0, le=1)
-    stage: str
-    position: int | None = Field(description="Place in line, 1 being next, while pending.")
-    eta_s: float | None = Field(description="Estimated seconds until done, once measured.")
-    attempts: int
-    max_attempts: int
-    cancel_requested: bool
-    created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    timings: dict[str, float] = Field(description="Seconds by step, once completed.")
-    error: dict[str, Any] | None = Field(description="Why it failed, as a problem document.")
-    last_problem: dict[str, Any] | None = Field(description="Why the attempt before was lost.")
-    links: Links
+        Args:
+            models: the names to try, in order; the request's own, or the default.
+        """
+        return {
+            "models": models,
+            "pick": self.pick,
+            "require": self.require.model_dump(exclude_defaults=True),
+            "max_tries": self.max_tries,
+            "webhook": self.webhook,
+            "use_cache": self.use_cache,
+            "format": self.format,
+        }
 
 
-class JobPageDocument(BaseModel):
-    """A page of jobs, newest first."""
+class JobRequest(SharedFields):
+    """A request for a mesh: a prompt, an image or the URL of one, never two of them."""
 
-    jobs: list[JobDocument]
-    next_cursor: str | None
-
-
-class ModelDocument(BaseModel):
-    """A model and whether it can take jobs here."""
-
-    name: str
-    available: bool
-    state: Literal["ready", "loading", "failed", "not-deployed"]
-    reason: str
-    checkpoint: str | None
-    capabilities: dict[str, Any] | None
-    options_schema: dict[str, Any] | None
-
-
-class ModelsDocument(BaseModel):
-    """All registered models."""
-
-    models: list[ModelDocument]
-    default_model: str
-
-
-class StatusDocument(BaseModel):
-    """Answer of the health checks."""
-
-    status: str
-    models: list[str] = Field(default_factory=list, description="Models that can take jobs.")
-
-
-def job_document(view: JobView) -> JobDocument:
-    """Return a job as clients see it."""
-    job = view.job
-    is_failed = job.status is JobStatus.FAILED
-    url = f"/v1/jobs/{job.id}"
-    is_done = job.status is JobStatus.COMPLETED
-    return JobDocument(
-        id=job.id,
-        status=job.status.value,
-        model=job.model_name,
-        prompt=job.prompt,
-        priority=job.priority.name.lower(),
-        options=job.config,
-        progress=job.progress,
-        stage=job.stage,
-        position=view.position,
-        eta_s=None if view.eta_s is None else round(view.eta_s, 1),
-        attempts=job.attempts,
-        max_attempts=job.max_attempts,
-        cancel_requested=job.cancel_requested,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        completed_at=job.completed_at,
-        timings=job.timings,
-        error=job.problem if is_failed else None,
-        last_problem=None if is_failed else job.problem,
-        links=Links(
-            self=url,
-            events=f"{url}/events",
-            result=f"{url}/result" if is_done else None,
-            preview=f"{url}/preview.png" if is_done else None,
-        ),
+    prompt: str | None = Field(None, description="What to make, for example: a red wooden chair.")
+    image: str | None = Field(None, description="A picture, base64; or upload it as multipart.")
+    image_url: str | None = Field(
+        None, max_length=2_048, description="URL of a picture, on a host that the server lists."
     )
+
+
+class BatchItem(_Request):
+    """One item of a batch; what it leaves out is the batch's."""
+
+    prompt: str | None = None
+    image: str | None = Field(None, description="A picture, base64.")
+    model: str | None = None
+    options: dict[str, Any] | None = None
+    priority: PriorityName | None = None
+    tags: list[Tag] | None = Field(None, max_length=_MAX_TAGS)
+
+
+class BatchRequest(SharedFields):
+    """Many jobs at once: prompts that share everything, or items that differ."""
+
+    name: str = Field("", max_length=200, description="A name for people.")
+    prompts: list[str] | None = Field(None, min_length=1, description="One job for each.")
+    items: list[BatchItem] | None = Field(None, min_length=1, description="Instead of prompts.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.prompts is None) == (self.items is None):
+            raise ValueError("give either prompts or items")
+        return self
+
+
+class LicenseAcceptance(_Request):
+    """An administrator's acceptance of a model's licence."""
+
+    model: str = Field(min_length=1, max_length=128)
+
+
+class PauseRequest(_Request):
+    """What to pause or resume: one model, or everything."""
+
+    model: str | None = Field(None, max_length=128, description="All models when not given.")

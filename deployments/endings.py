@@ -1,0 +1,102 @@
+"""The end of a job in the database: its state, and the webhook that tells of it, in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deployments.messages import Failed, Finished
+from deployments.webhooks import completion_message
+from dream_cad.queue import GenerationJob, JobQueue, JobStatus
+
+
+def announce(queue: JobQueue, job: GenerationJob) -> None:
+    """Put the webhook of an ended job into the outbox, if its client asked for one."""
+    url = job.policy.get("webhook")
+    if url is None or not job.status.is_final:
+        return
+    event, body = completion_message(job)
+    queue.webhooks.schedule(job, url, event, body)
+
+
+def _ended(queue: JobQueue, job_id: str, verb: Callable[[], Any]) -> JobStatus:
+    with queue.grouped():
+        verb()
+        job = queue.get_job(job_id)
+        if job is None:
+            return JobStatus.CANCELLED
+        announce(queue, job)
+        return job.status
+
+
+def record_outcome(
+    queue: JobQueue,
+    job: GenerationJob,
+    outcome: Finished | Failed,
+    *,
+    timings: dict[str, float],
+    gpu_seconds: float,
+    peak_memory_bytes: int | None,
+    backoff_s: float,
+) -> JobStatus:
+    """Record how an attempt ended and return the job's state.
+
+    Args:
+        queue: the queue; call this in its thread.
+        job: the job with its lease.
+        outcome: of the attempt.
+        timings: seconds by stage.
+        gpu_seconds: what the job's owner is charged.
+        peak_memory_bytes: GPU memory used at most, where it was measured.
+        backoff_s: pause before another attempt, times the attempts so far.
+
+    Raises:
+        JobStateError: the lease was lost; the outcome is dropped.
+        StorageError: the database is away.
+    """
+    token = job.lease_token or ""
+
+    def record() -> None:
+        if isinstance(outcome, Finished):
+            queue.complete(
+                job.id,
+                token,
+                outcome.key,
+                timings,
+                gpu_seconds=gpu_seconds,
+                peak_memory_bytes=peak_memory_bytes,
+            )
+        elif outcome.is_cancelled:
+            queue.confirm_cancelled(job.id, token, gpu_seconds=gpu_seconds)
+        elif outcome.is_retryable:
+            queue.retry(job.id, token, outcome.problem, backoff_s * job.attempts)
+        else:
+            queue.fail(job.id, token, outcome.problem, gpu_seconds=gpu_seconds)
+
+    return _ended(queue, job.id, record)
+
+
+def cancel(queue: JobQueue, job_id: str) -> JobStatus:
+    """Cancel a job: at once if it waits, else flag it; see ``JobQueue.cancel``."""
+    before = queue.get_job_status(job_id)
+    if before is not None and before.is_final:
+        return before
+    return _ended(queue, job_id, lambda: queue.cancel(job_id))
+
+
+def give_up_overdue(queue: JobQueue) -> list[GenerationJob]:
+    """Fail the pending jobs that were to start or to end by now, and announce it."""
+    with queue.grouped():
+        failed = queue.expire()
+        for job in failed:
+            announce(queue, job)
+    return failed
+
+
+def take_back_expired(queue: JobQueue) -> list[GenerationJob]:
+    """Take back jobs whose lease lapsed; those with no attempt left have failed."""
+    with queue.grouped():
+        taken = queue.requeue_expired()
+        for job in taken:
+            announce(queue, job)
+    return taken

@@ -1,0 +1,200 @@
+"""The router's methods for gateways that need no dispatch: batches, events, keys, switches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from deployments.messages import JobEventView, JobView
+from dream_cad.exceptions import JobNotFoundError
+from dream_cad.queue import GenerationJob, JobQueue, JobStatus
+from dream_cad.queue.jobs import BatchView, JobEvent
+from dream_cad.queue.keys import ApiKey
+from dream_cad.queue.licenses import AcceptedLicense
+from dream_cad.queue.state import Switches
+from dream_cad.queue.webhooks import Delivery
+
+_LOOK_AGAIN_S = 1.0
+_STATES = frozenset(status.value for status in JobStatus)
+
+
+class GatewayDesk:
+    """Part of the Router: what gateways ask of the queue alone."""
+
+    _queue: JobQueue
+
+    if TYPE_CHECKING:
+
+        async def get(self, job_id: str) -> JobView:
+            """See Router.get."""
+
+        async def _database(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            """See Router._database."""
+
+        def _watching(self, job_id: str) -> AbstractContextManager[asyncio.Event]:
+            """See Router._watching."""
+
+        def _wake_all(self) -> None:
+            """See Router._wake_all."""
+
+    # Batches
+
+    async def submit_batch(self, jobs: list[GenerationJob], name: str, owner: str) -> BatchView:
+        """Add jobs as one batch, all or none; adding the same jobs again gives the batch there.
+
+        Raises:
+            QueueFullError: they do not fit.
+        """
+        known = await self._database(self._queue.get_job, jobs[0].id) if jobs else None
+        if known is not None and known.batch_id is not None:
+            return await self.batch(known.batch_id)
+        key = await self._database(self._queue.keys.get, owner) if owner else None
+        batch_id = await self._database(
+            self._queue.add_batch,
+            jobs,
+            owner=owner,
+            name=name,
+            max_pending=None if key is None else key.max_pending,
+        )
+        self._wake_all()
+        return await self.batch(batch_id)
+
+    async def batch(self, batch_id: str) -> BatchView:
+        """Return a batch and how many of its jobs are in which state.
+
+        Raises:
+            JobNotFoundError: no such batch.
+        """
+        found: BatchView | None = await self._database(self._queue.get_batch, batch_id)
+        if found is None:
+            raise JobNotFoundError(f"There is no batch {batch_id!r}.", hint="Check the id.")
+        return found
+
+    async def batch_items(
+        self, batch_id: str, cursor: str | None, limit: int
+    ) -> tuple[list[JobView], str | None]:
+        """Return a page of a batch's jobs in order, and the next page's cursor."""
+        page = await self._database(self._queue.list_batch, batch_id, cursor, limit)
+        return [JobView(job, None, None) for job in page.jobs], page.next_cursor
+
+    async def pause_batch(self, batch_id: str) -> None:
+        """Start no more of a batch's jobs."""
+        await self._database(self._queue.pause_batch, batch_id)
+
+    async def resume_batch(self, batch_id: str) -> None:
+        """Let a paused batch go on."""
+        await self._database(self._queue.resume_batch, batch_id)
+        self._wake_all()
+
+    async def retry_failed(self, batch_id: str) -> list[str]:
+        """Put fresh jobs in the places of a batch's failed ones; returns their ids."""
+        ids: list[str] = await self._database(self._queue.retry_failed, batch_id)
+        self._wake_all()
+        return ids
+
+    # Following
+
+    async def follow(self, job_id: str, after: int | None) -> AsyncIterator[JobEventView]:
+        """Yield a job's changes of state after an event, then those to come, until it has ended.
+
+        Nothing is left out and nothing comes twice for a client that returns with the number of
+        the last change it saw; progress in between has no number and is not repeated.
+
+        Args:
+            job_id: the job.
+            after: number of the last change that the client saw.
+        """
+        seen = after or 0
+        last: tuple[Any, ...] | None = None
+        with self._watching(job_id) as changed:
+            while True:
+                changed.clear()
+                view = await self.get(job_id)
+                events: list[JobEvent] = await self._database(
+                    self._queue.events_after, job_id, seen
+                )
+                for event in events:
+                    seen = event.seq
+                    yield JobEventView(event.seq, event.kind, _as_of(event, view))
+                state = (view.job.stage, view.job.progress, view.position)
+                if not events and not view.job.status.is_final and state != last:
+                    yield JobEventView(None, "progress", view)
+                last = state
+                if view.job.status.is_final and not events:
+                    return
+                if not events:
+                    await _wait_for(changed, _LOOK_AGAIN_S)
+
+    # Switches
+
+    async def pause(self, model: str | None) -> None:
+        """Start no job of a model, or none at all."""
+        await self._database(self._queue.pause, model)
+
+    async def resume(self, model: str | None) -> None:
+        """Undo ``pause`` with the same argument."""
+        await self._database(self._queue.resume, model)
+        self._wake_all()
+
+    async def drain(self) -> None:
+        """Start nothing more until the upgrade is done."""
+        await self._database(self._queue.drain)
+
+    async def undrain(self) -> None:
+        """End draining."""
+        await self._database(self._queue.undrain)
+        self._wake_all()
+
+    async def switches(self) -> Switches:
+        """Return what is paused, and whether the queue drains."""
+        found: Switches = await self._database(self._queue.switches)
+        return found
+
+    # Keys, licences, webhooks
+
+    async def verify_key(self, plaintext: str) -> ApiKey | None:
+        """Return what is known of a valid key, without its secrets; None for any other."""
+        key: ApiKey | None = await self._database(self._queue.keys.verify, plaintext)
+        return None if key is None else replace(key, webhook_secret="")
+
+    async def any_key(self) -> bool:
+        """Return whether a valid key exists."""
+        return bool(await self._database(self._queue.keys.any_key))
+
+    async def keys(self) -> list[ApiKey]:
+        """Return all keys without their secrets."""
+        keys: list[ApiKey] = await self._database(self._queue.keys.list_keys)
+        return [replace(key, webhook_secret="") for key in keys]
+
+    async def licenses(self) -> list[AcceptedLicense]:
+        """Return the licences that were accepted."""
+        found: list[AcceptedLicense] = await self._database(self._queue.licenses.list)
+        return found
+
+    async def accept_license(self, model: str, license: str, by: str) -> None:
+        """Record that an administrator accepts a model's licence."""
+        await self._database(self._queue.licenses.accept, model, license, by)
+        self._wake_all()
+
+    async def deliveries(self, job_id: str) -> list[Delivery]:
+        """Return the webhook calls of a job, oldest first."""
+        found: list[Delivery] = await self._database(self._queue.webhooks.list_for, job_id)
+        return found
+
+
+def _as_of(event: JobEvent, view: JobView) -> JobView:
+    """Show a job in the state of an earlier event, so that a replay reads in order."""
+    if event.kind not in _STATES or event.kind == view.job.status.value:
+        return view
+    job = replace(view.job, status=JobStatus(event.kind), problem=event.data.get("problem"))
+    return JobView(job, None, None)
+
+
+async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return

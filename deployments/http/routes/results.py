@@ -1,0 +1,137 @@
+"""Results: the mesh, its preview, and the answer that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from deployments.http.body import read_submission
+from deployments.http.checks import check_format
+from deployments.http.deps import App, IdempotencyKey, Reader, ResourceId, Submitter, problems
+from deployments.http.documents import job_document
+from deployments.http.errors import problem_response
+from deployments.http.results import media_type, result_key
+from deployments.http.routes.jobs import JOB_BODY
+from deployments.http.services import Services
+from deployments.messages import PREVIEW_FILE, RECEIPT_FILE, JobView
+from dream_cad.exceptions import DreamCadError
+from dream_cad.queue import JobStatus
+
+router = APIRouter(tags=["results"])
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_MESH: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The mesh.", "content": {"model/gltf-binary": _BINARY}}
+}
+Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl ...")]
+
+
+@router.get(
+    "/v1/jobs/{job_id}/result",
+    response_class=Response,
+    responses={**_MESH, **problems(404, 409, 410)},
+)
+async def get_result(
+    job_id: ResourceId, app: App, who: Reader, format: Format | None = None
+) -> Response:
+    """Return the mesh in the format that the job named; others are converted on demand."""
+    view = await app.job(job_id, who)
+    return await mesh_response(app, view, format or view.job.policy.get("format", "glb"))
+
+
+@router.get(
+    "/v1/jobs/{job_id}/preview.png",
+    response_class=Response,
+    responses={
+        200: {"description": "Turntable sheet.", "content": {"image/png": _BINARY}},
+        **problems(404, 409, 410),
+    },
+)
+async def get_preview(job_id: ResourceId, app: App, who: Reader) -> Response:
+    """Return the turntable sheet."""
+    key = result_key((await app.job(job_id, who)).job)
+    return Response(await app.results.read_file(key, PREVIEW_FILE), media_type="image/png")
+
+
+@router.get(
+    "/v1/jobs/{job_id}/receipt",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "How the result was made.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        **problems(404, 409, 410),
+    },
+)
+async def get_receipt(job_id: ResourceId, app: App, who: Reader) -> Response:
+    """Return the receipt: seed, weights, versions, device, options, licence, tries."""
+    key = result_key((await app.job(job_id, who)).job)
+    content = await app.results.read_file(key, RECEIPT_FILE)
+    return Response(content, media_type="application/json")
+
+
+@router.post(
+    "/v1/generate",
+    response_class=Response,
+    openapi_extra=JOB_BODY,
+    responses={
+        **_MESH,
+        202: {
+            "description": "Still at work: the job.",
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        **problems(404, 409, 410, 413, 415, 502, 504),
+    },
+)
+async def generate(
+    request: Request,
+    app: App,
+    who: Submitter,
+    timeout: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Return the mesh itself, or 202 with the job past ``timeout`` seconds.
+
+    A client that hangs up before that cancels the job.
+    """
+    limits = app.args.limits
+    wait_s = min(timeout or limits.generate_timeout_s, limits.max_wait_s)
+    submission = await read_submission(request, limits.max_body_bytes)
+    view = await app.submit(submission, who, idempotency_key)
+    view = await wait_or_cancel(app, view, wait_s)
+    job = view.job
+    if job.status is JobStatus.COMPLETED:
+        return await mesh_response(app, view, submission.request.format)
+    if not job.status.is_final:
+        document = job_document(view)
+        headers = {"Location": document.links.self}
+        return Response(document.model_dump_json(), 202, headers, "application/json")
+    problem = job.problem or {"type": "generation-cancelled", "title": "Generation cancelled"}
+    status = int(problem.get("status", 409 if job.status is JobStatus.CANCELLED else 500))
+    return problem_response({**problem, "job_id": job.id}, status)
+
+
+async def wait_or_cancel(app: Services, view: JobView, wait_s: float) -> JobView:
+    """Return the job once it has ended or time is up; a client that hangs up cancels it."""
+    try:
+        return await app.router.wait(view.job.id, wait_s)
+    except asyncio.CancelledError:
+        with contextlib.suppress(DreamCadError):
+            await asyncio.shield(app.router.cancel(view.job.id))
+        raise
+
+
+async def mesh_response(app: Services, view: JobView, format: str) -> Response:
+    """Return a completed job's mesh for download."""
+    check_format(format)
+    content = await app.results.read_mesh(result_key(view.job), format)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{view.job.id}.{format}"',
+        "Link": f'</v1/jobs/{view.job.id}>; rel="describedby"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(content, headers=headers, media_type=media_type(format))

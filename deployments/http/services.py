@@ -1,0 +1,158 @@
+"""What the routes share: the door to the router, the artifacts, and the rules of intake."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+
+from deployments.args import AppArgs
+from deployments.gateway_client import GatewayClient
+from deployments.http.auth import Authenticator, Principal
+from deployments.http.body import Submission
+from deployments.http.fetching import ImageFetcher
+from deployments.http.intake import Intake, Prepared
+from deployments.http.request_id import request_id_var
+from deployments.http.results import ResultReader
+from deployments.messages import INPUT_FILE, JobView
+from deployments.plan import ModelPlan
+from dream_cad.artifacts import ArtifactStore
+from dream_cad.exceptions import DreamCadError, InvalidConfigError, JobNotFoundError
+from dream_cad.queue import GenerationJob
+from dream_cad.queue.jobs import BatchView
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 200
+
+
+@dataclass
+class Services:
+    """Everything a route needs; one for each gateway replica."""
+
+    args: AppArgs
+    plans: dict[str, ModelPlan]
+    router: GatewayClient
+    artifacts: ArtifactStore
+    results: ResultReader
+    intake: Intake
+    auth: Authenticator
+    fetcher: ImageFetcher
+
+    async def submit(
+        self, submission: Submission, who: Principal, idempotency_key: str | None = None
+    ) -> JobView:
+        """Check a request, store its picture and queue it; durable when this returns."""
+        url = submission.request.image_url
+        if url is not None:
+            if submission.image is not None or submission.request.prompt is not None:
+                raise InvalidConfigError("Give one of prompt, image and image_url.")
+            submission = replace(submission, image=await self.fetcher.fetch(url))
+        prepared = await asyncio.to_thread(
+            self.intake.make_job, submission, who.id, idempotency_key
+        )
+        job = prepared.job
+        await self._check_dependencies(job, who)
+        return await self.add(job, prepared.image)
+
+    async def add(self, job: GenerationJob, image: bytes | None) -> JobView:
+        """Store a job's picture and queue the job."""
+        if image is not None and job.input_uri is not None:
+            await asyncio.to_thread(self.artifacts.publish, job.input_uri, {INPUT_FILE: image})
+        try:
+            view = await self.router.submit(job)
+        except DreamCadError:
+            await self._forget_input(job)
+            raise
+        if view.job.id != job.id:
+            await self._forget_input(job)
+        logger.info(
+            "job accepted",
+            extra={"job_id": view.job.id, "request_id": request_id_var.get(), "key": job.owner},
+        )
+        return view
+
+    async def submit_batch(
+        self, prepared: Sequence[Prepared], name: str, who: Principal
+    ) -> BatchView:
+        """Store the pictures of a batch and queue it, all or nothing."""
+        jobs = [entry.job for entry in prepared]
+        if jobs:
+            await self._check_dependencies(jobs[0], who)  # they are the batch's, the same for all
+        try:
+            for entry in prepared:
+                if entry.image is not None and entry.job.input_uri is not None:
+                    files = {INPUT_FILE: entry.image}
+                    await asyncio.to_thread(self.artifacts.publish, entry.job.input_uri, files)
+            view = await self.router.submit_batch(jobs, name, who.id)
+        except DreamCadError:
+            for job in jobs:
+                await self._forget_input(job)
+            raise
+        logger.info(
+            "batch accepted",
+            extra={"batch_id": view.id, "jobs": len(jobs), "request_id": request_id_var.get()},
+        )
+        return view
+
+    async def job(self, job_id: str, who: Principal) -> JobView:
+        """Return a job of one's own; another's is as unknown as one that never was.
+
+        Raises:
+            JobNotFoundError: no such job.
+        """
+        view = await self.router.get(job_id)
+        if not who.may_see(view.job.owner):
+            raise JobNotFoundError(f"There is no job {job_id!r}.", hint="Check the id.")
+        return view
+
+    async def batch(self, batch_id: str, who: Principal) -> BatchView:
+        """Return a batch of one's own.
+
+        Raises:
+            JobNotFoundError: no such batch.
+        """
+        view = await self.router.batch(batch_id)
+        if not who.may_see(view.owner):
+            raise JobNotFoundError(f"There is no batch {batch_id!r}.", hint="Check the id.")
+        return view
+
+    async def jobs_of_batch(self, batch_id: str) -> AsyncIterator[GenerationJob]:
+        """Yield a batch's jobs in order."""
+        cursor: str | None = None
+        while True:
+            views, cursor = await self.router.batch_items(batch_id, cursor, _PAGE)
+            for view in views:
+                yield view.job
+            if cursor is None:
+                return
+
+    async def rerun(self, job_id: str, who: Principal) -> JobView:
+        """Queue the same receipt again: input, model, options and seed of an earlier job."""
+        old = (await self.job(job_id, who)).job
+        if old.model_name not in self.plans or not self.plans[old.model_name].is_deployed:
+            raise InvalidConfigError(
+                f"Model {old.model_name!r} of that job is not served here any more.",
+                hint="GET /v1/models lists what is.",
+            )
+        new = self.intake.again(old, who.id)
+        image = None
+        if old.input_uri is not None:
+            image = await asyncio.to_thread(self.artifacts.read, old.input_uri, INPUT_FILE)
+        return await self.add(new, image)
+
+    async def _check_dependencies(self, job: GenerationJob, who: Principal) -> None:
+        for needed in job.depends_on:
+            try:
+                await self.job(needed, who)
+            except JobNotFoundError as error:
+                raise InvalidConfigError(
+                    f"The job {needed!r} that this one depends on does not exist."
+                ) from error
+
+    async def _forget_input(self, job: GenerationJob) -> None:
+        if job.input_uri is not None:
+            with contextlib.suppress(DreamCadError):
+                await asyncio.to_thread(self.artifacts.delete, job.input_uri)
