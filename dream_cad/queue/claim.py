@@ -10,15 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, TextClause, Update, select, text, update
+from sqlalchemy import (
+    Connection,
+    Float,
+    RowMapping,
+    TextClause,
+    bindparam,
+    select,
+    text,
+    update,
+)
 
 from dream_cad.queue.fairness import charge
 from dream_cad.queue.jobs import JobPriority
 from dream_cad.queue.schema import CLAIMABLE, condition, jobs
+from dream_cad.queue.state import read_switches
 
 HIGHEST = max(priority.value for priority in JobPriority)
-_RUNNING = "running"
 
 _LINE = f"{CLAIMABLE} AND model_name = :model AND not_before <= :now"
 
@@ -55,6 +65,41 @@ WHERE line.owner IS NOT NULL
 """)
 
 
+# Built once: building a statement takes longer than running this one.
+_OLDEST = (
+    select(jobs.c.seq)
+    .where(
+        condition(CLAIMABLE),
+        jobs.c.model_name == bindparam("b_model"),
+        jobs.c.level == bindparam("b_level"),
+        jobs.c.owner >= bindparam("b_owner"),
+        jobs.c.not_before <= bindparam("b_now", type_=Float),
+    )
+    .order_by(jobs.c.owner, jobs.c.seq)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+_LEASED = (
+    update(jobs)
+    .where(jobs.c.status == "pending")
+    .values(
+        status="running",
+        lease_token=bindparam("b_token"),
+        lease_until=bindparam("b_until"),
+        started_at=bindparam("b_now", type_=Float),
+        changed_at=bindparam("b_now", type_=Float),
+        attempts=jobs.c.attempts + 1,
+        charged=jobs.c.charged + bindparam("b_estimate", type_=Float),
+        progress=0.0,
+        stage="",
+    )
+)
+TAKE = _LEASED.where(jobs.c.seq == _OLDEST, jobs.c.owner == bindparam("b_owner")).returning(jobs)
+"""Leases an owner's oldest job of a model and level; PostgreSQL skips rows that are locked."""
+_TAKE_ONE = _LEASED.where(jobs.c.id == bindparam("b_id")).returning(jobs)
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What a claimer takes.
@@ -63,14 +108,12 @@ class Wanted:
         model: only this model; None for any.
         floor: only jobs of this level and above.
         owners: only jobs of these; None for any.
-        paused: models that rest.
         favourite: model taken first among equal levels.
     """
 
     model: str | None = None
     floor: int = 0
     owners: Collection[str] | None = None
-    paused: Collection[str] = ()
     favourite: str | None = None
 
 
@@ -82,6 +125,15 @@ class Lease:
     now: float
     until: float
     estimate_s: float
+
+    def values(self) -> dict[str, Any]:
+        """Return the parameters of the claiming statements."""
+        return {
+            "b_token": self.token,
+            "b_now": self.now,
+            "b_until": self.until,
+            "b_estimate": self.estimate_s,
+        }
 
 
 @dataclass(frozen=True)
@@ -96,9 +148,12 @@ class _Head:
 
 
 def claim_best(connection: Connection, wanted: Wanted, lease: Lease) -> RowMapping | None:
-    """Lease the best job and charge its owner; None if there is none."""
+    """Lease the best job and charge its owner; None if there is none, or everything rests."""
+    switches = read_switches(connection)
+    if switches.nothing_starts:
+        return None
     models = [wanted.model] if wanted.model is not None else waiting_models(connection)
-    models = [model for model in models if model not in wanted.paused]
+    models = [model for model in models if model not in switches.models]
     ceiling = HIGHEST
     while ceiling >= wanted.floor:
         heads = [
@@ -119,8 +174,7 @@ def claim_best(connection: Connection, wanted: Wanted, lease: Lease) -> RowMappi
 
 def claim_one(connection: Connection, job_id: str, lease: Lease) -> RowMapping | None:
     """Lease a certain job if it is pending; None otherwise."""
-    statement = _leased(lease).where(jobs.c.id == job_id, jobs.c.status == "pending")
-    row = connection.execute(statement.returning(jobs)).mappings().first()
+    row = connection.execute(_TAKE_ONE, {"b_id": job_id, **lease.values()}).mappings().first()
     if row is not None:
         charge(connection, row["owner"], lease.estimate_s)
     return row
@@ -151,44 +205,8 @@ def _in_order(heads: list[_Head], level: int, wanted: Wanted) -> list[_Head]:
 
 
 def _take(connection: Connection, head: _Head, lease: Lease) -> RowMapping | None:
-    statement = take_statement(head.model, head.level, head.owner, lease)
-    row = connection.execute(statement).mappings().first()
+    values = {"b_model": head.model, "b_level": head.level, "b_owner": head.owner}
+    row = connection.execute(TAKE, values | lease.values()).mappings().first()
     if row is not None:
         charge(connection, head.owner, lease.estimate_s)
     return row
-
-
-def take_statement(model: str, level: int, owner: str, lease: Lease) -> Update:
-    """Build the UPDATE that leases an owner's oldest job; PostgreSQL skips locked rows."""
-    oldest = (
-        select(jobs.c.seq)
-        .where(
-            condition(CLAIMABLE),
-            jobs.c.model_name == model,
-            jobs.c.level == level,
-            jobs.c.owner >= owner,
-            jobs.c.not_before <= lease.now,
-        )
-        .order_by(jobs.c.owner, jobs.c.seq)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    statement = _leased(lease).where(
-        jobs.c.seq == oldest, jobs.c.owner == owner, jobs.c.status == "pending"
-    )
-    return statement.returning(jobs)
-
-
-def _leased(lease: Lease) -> Update:
-    return update(jobs).values(
-        status=_RUNNING,
-        lease_token=lease.token,
-        lease_until=lease.until,
-        started_at=lease.now,
-        changed_at=lease.now,
-        attempts=jobs.c.attempts + 1,
-        charged=jobs.c.charged + lease.estimate_s,
-        progress=0.0,
-        stage="",
-    )

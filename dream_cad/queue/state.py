@@ -21,6 +21,9 @@ _SET_SQLITE = text(_SET.format(value=":value"))
 _SET_POSTGRESQL = text(_SET.format(value="CAST(:value AS json)"))
 
 
+_ALL = select(queue_state)
+
+
 @dataclass(frozen=True)
 class Switches:
     """What rests: everything, some models, or everything until the upgrade is done."""
@@ -44,12 +47,12 @@ class StateStore:
     def read(self) -> Switches:
         """Return the switches as they are."""
         with self._database.connect(write=False) as connection:
-            return _read(connection)
+            return read_switches(connection)
 
     def change(self, changed: Callable[[Switches], Switches]) -> Switches:
         """Set the switches to what ``changed`` makes of them, and return them."""
         with self._database.connect(write=True) as connection:
-            new = changed(_read(connection))
+            new = changed(read_switches(connection))
             paused = {"all": new.all_paused, "models": list(new.models)}
             statement = _SET_POSTGRESQL if self._database.is_postgresql else _SET_SQLITE
             for name, value in ((_PAUSED, paused), (_DRAINING, new.draining)):
@@ -74,8 +77,9 @@ def with_drain(draining: bool) -> Callable[[Switches], Switches]:
     return lambda old: replace(old, draining=draining)
 
 
-def _read(connection: Connection) -> Switches:
-    values = {row.name: row.value for row in connection.execute(select(queue_state))}
+def read_switches(connection: Connection) -> Switches:
+    """Return the switches within a transaction."""
+    values = {row.name: row.value for row in connection.execute(_ALL)}
     paused = values.get(_PAUSED, {})
     return Switches(
         all_paused=paused.get("all", False),

@@ -54,15 +54,9 @@ class Working(QueueBase):
         Returns:
             The job, running, with a fresh ``lease_token``; None if nothing waits.
         """
-        if above_priority is None:
-            floor = 0
-        else:
-            is_enum = isinstance(above_priority, JobPriority)
-            floor = 1 + (above_priority.value if is_enum else above_priority)  # type: ignore[union-attr,operator]
-        switches = self._state.read()
-        if switches.nothing_starts:
-            return None
-        wanted = Wanted(model_name, floor, owners, switches.models, prefer_model)
+        above = above_priority.value if isinstance(above_priority, JobPriority) else above_priority
+        floor = 0 if above is None else above + 1
+        wanted = Wanted(model_name, floor, owners, prefer_model)
         return self._claimed(self._store.claim(wanted, self._new_lease(estimate_s)))
 
     def claim_job(self, job_id: str, *, estimate_s: float = 1.0) -> GenerationJob | None:

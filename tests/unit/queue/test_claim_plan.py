@@ -6,19 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ClauseElement, Connection, TextClause, text
+from sqlalchemy import Connection, CursorResult, text
 
-from dream_cad.queue.claim import MODELS, OWNERS, Lease, take_statement
+from dream_cad.queue.claim import MODELS, OWNERS, TAKE, Lease
 from dream_cad.queue.database import open_engine
 from tests.unit.queue.conftest import MakeQueue, make_job
 
 JOBS = 4000
 OWNERS_OF_JOBS = ["", "k1", "k2"]
 WANTED = {"model": "triposr", "floor": 0, "ceiling": 3, "now": 2e9}
-STATEMENTS: dict[str, tuple[ClauseElement, dict[str, Any]]] = {
+STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "models": (MODELS, {}),
     "owners": (OWNERS, WANTED),
-    "take": (take_statement("triposr", 1, "k1", Lease("t", 2e9, 2e9 + 30, 1.0)), {}),
+    "take": (
+        TAKE,
+        {"b_model": "triposr", "b_level": 1, "b_owner": "k1"}
+        | Lease("t", 2e9, 2e9 + 30, 1.0).values(),
+    ),
 }
 
 
@@ -38,38 +42,33 @@ def connection(make_queue: MakeQueue) -> Iterator[Connection]:
     engine.dispose()
 
 
-def literal_sql(statement: ClauseElement, values: dict[str, Any], dialect: Any) -> str:
-    bound = statement.bindparams(**values) if isinstance(statement, TextClause) else statement
-    return str(bound.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+def explain(
+    connection: Connection, prefix: str, statement: Any, values: dict[str, Any]
+) -> CursorResult[Any]:
+    compiled = statement.compile(dialect=connection.dialect)
+    named = compiled.construct_params(values)
+    positional = compiled.positional
+    given = tuple(named[name] for name in compiled.positiontup) if positional else named
+    return connection.exec_driver_sql(f"{prefix} {compiled}", given)
 
 
-def explain_sqlite(connection: Connection, sql: str) -> list[str]:
-    rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}").all()
-    return [str(row[-1]) for row in rows]
-
-
-def explain_postgresql(connection: Connection, sql: str) -> list[dict[str, Any]]:
-    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}").scalar_one()
-    found, todo = [], [plan[0]["Plan"]]
-    while todo:
-        node = todo.pop()
-        found.append(node)
-        todo += node.get("Plans", [])
-    return found
+def nodes_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in nodes_of(child))]
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_the_claim_reads_its_index_and_does_not_sort(name: str, connection: Connection) -> None:
     statement, values = STATEMENTS[name]
-    sql = literal_sql(statement, values, connection.dialect)
     if connection.dialect.name == "sqlite":
-        plan = explain_sqlite(connection, sql)
+        rows = explain(connection, "EXPLAIN QUERY PLAN", statement, values)
+        plan = [str(row[-1]) for row in rows]
         reads = [step for step in plan if "ix_jobs" in step]
         assert reads, plan
         assert all("INDEX ix_jobs_claim" in step for step in reads), plan
         assert not [step for step in plan if "TEMP B-TREE" in step or step == "SCAN jobs"]
         return
-    nodes = explain_postgresql(connection, sql)
+    plans = explain(connection, "EXPLAIN (FORMAT JSON)", statement, values).scalar_one()
+    nodes = nodes_of(plans[0]["Plan"])
     reads = [node for node in nodes if node.get("Relation Name") == "jobs"]
     kinds = {(node["Node Type"], node.get("Index Name")) for node in reads}
     kinds -= {("ModifyTable", None), ("Index Scan", "jobs_pkey1")}  # the row that was found
