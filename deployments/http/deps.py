@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, cast
 
-from fastapi import Depends, Header, Path, Request, Security
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from deployments.http.auth import Principal, Scope
@@ -36,7 +36,9 @@ ALWAYS = (400, 401, 403, 422, 429, 500, 503, 507)
 _bearer = HTTPBearer(auto_error=False, description="API key as a bearer token.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="API key.")
 
-ResourceId = Annotated[str, Path(min_length=1, max_length=128)]
+Name = Annotated[str | None, Query(max_length=128, pattern=r"^[A-Za-z0-9._:/-]*$")]
+"""A filter: what model names, batch ids and tags are made of."""
+
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from dream_cad.queue.jobs import BatchView
 logger = logging.getLogger(__name__)
 
 _PAGE = 200
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass
@@ -103,9 +105,9 @@ class Services:
         Raises:
             JobNotFoundError: no such job.
         """
-        view = await self.router.get(job_id)
-        if not who.may_see(view.job.owner):
-            raise JobNotFoundError(f"There is no job {job_id!r}.", hint="Check the id.")
+        view = await self.router.get(job_id) if _ID.fullmatch(job_id) else None
+        if view is None or not who.may_see(view.job.owner):
+            raise JobNotFoundError(f"There is no job {job_id[:80]!r}.", hint="Check the id.")
         return view
 
     async def batch(self, batch_id: str, who: Principal) -> BatchView:
@@ -114,9 +116,9 @@ class Services:
         Raises:
             JobNotFoundError: no such batch.
         """
-        view = await self.router.batch(batch_id)
-        if not who.may_see(view.owner):
-            raise JobNotFoundError(f"There is no batch {batch_id!r}.", hint="Check the id.")
+        view = await self.router.batch(batch_id) if _ID.fullmatch(batch_id) else None
+        if view is None or not who.may_see(view.owner):
+            raise JobNotFoundError(f"There is no batch {batch_id[:80]!r}.", hint="Check the id.")
         return view
 
     async def jobs_of_batch(self, batch_id: str) -> AsyncIterator[GenerationJob]:

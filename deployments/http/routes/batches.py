@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from deployments.http.archive import stream_archive
 from deployments.http.batch_body import read_batch
 from deployments.http.checks import check_format
-from deployments.http.deps import App, Reader, ResourceId, Submitter, problems
+from deployments.http.deps import App, Reader, Submitter, problems
 from deployments.http.documents import (
     BatchDocument,
     BatchItemDocument,
@@ -70,14 +70,14 @@ async def create_batch(
 
 
 @router.get("/{batch_id}", responses=problems(404))
-async def get_batch(batch_id: ResourceId, app: App, who: Reader) -> BatchDocument:
+async def get_batch(batch_id: str, app: App, who: Reader) -> BatchDocument:
     """Return a batch: how many of its jobs are in which state."""
     return batch_document(await app.batch(batch_id, who))
 
 
 @router.get("/{batch_id}/items", responses=problems(404))
 async def list_items(
-    batch_id: ResourceId,
+    batch_id: str,
     app: App,
     who: Reader,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
@@ -93,14 +93,14 @@ async def list_items(
 
 
 @router.post("/{batch_id}/retry", status_code=202, responses=problems(404, 409))
-async def retry_failed(batch_id: ResourceId, app: App, who: Submitter) -> RetryDocument:
+async def retry_failed(batch_id: str, app: App, who: Submitter) -> RetryDocument:
     """Queue the failed items again; the new jobs take their places in the batch."""
     await app.batch(batch_id, who)
     return RetryDocument(jobs=await app.router.retry_failed(batch_id))
 
 
 @router.post("/{batch_id}/pause", responses=problems(404))
-async def pause_batch(batch_id: ResourceId, app: App, who: Submitter) -> BatchDocument:
+async def pause_batch(batch_id: str, app: App, who: Submitter) -> BatchDocument:
     """Start no more of its jobs; those that run go on."""
     await app.batch(batch_id, who)
     await app.router.pause_batch(batch_id)
@@ -108,7 +108,7 @@ async def pause_batch(batch_id: ResourceId, app: App, who: Submitter) -> BatchDo
 
 
 @router.post("/{batch_id}/resume", responses=problems(404))
-async def resume_batch(batch_id: ResourceId, app: App, who: Submitter) -> BatchDocument:
+async def resume_batch(batch_id: str, app: App, who: Submitter) -> BatchDocument:
     """Start its jobs again."""
     await app.batch(batch_id, who)
     await app.router.resume_batch(batch_id)
@@ -116,7 +116,7 @@ async def resume_batch(batch_id: ResourceId, app: App, who: Submitter) -> BatchD
 
 
 @router.delete("/{batch_id}", responses=problems(404))
-async def cancel_batch(batch_id: ResourceId, app: App, who: Submitter) -> BatchDocument:
+async def cancel_batch(batch_id: str, app: App, who: Submitter) -> BatchDocument:
     """Cancel all jobs of a batch that have not ended."""
     await app.batch(batch_id, who)
     async for job in app.jobs_of_batch(batch_id):
@@ -137,7 +137,7 @@ async def cancel_batch(batch_id: ResourceId, app: App, who: Submitter) -> BatchD
     },
 )
 async def get_archive(
-    batch_id: ResourceId,
+    batch_id: str,
     app: App,
     who: Reader,
     format: Annotated[str, Query(max_length=16)] = "glb",

@@ -12,8 +12,8 @@ from deployments.http.body import read_submission
 from deployments.http.deps import (
     App,
     IdempotencyKey,
+    Name,
     Reader,
-    ResourceId,
     Submitter,
     problems,
 )
@@ -78,9 +78,9 @@ async def list_jobs(
     app: App,
     who: Reader,
     status: StatusName | None = None,
-    model: Annotated[str | None, Query(max_length=128)] = None,
-    batch: Annotated[str | None, Query(max_length=64)] = None,
-    tag: Annotated[str | None, Query(max_length=64)] = None,
+    model: Name = None,
+    batch: Name = None,
+    tag: Name = None,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobPageDocument:
@@ -97,7 +97,7 @@ async def list_jobs(
 
 
 @router.get("/{job_id}", responses=problems(404))
-async def get_job(job_id: ResourceId, app: App, who: Reader) -> JobDocument:
+async def get_job(job_id: str, app: App, who: Reader) -> JobDocument:
     """Return a job as it stands."""
     return job_document(await app.job(job_id, who))
 
@@ -107,9 +107,7 @@ async def get_job(job_id: ResourceId, app: App, who: Reader) -> JobDocument:
     status_code=202,
     responses={200: {"model": JobDocument, "description": "Cancelled."}, **problems(404, 409)},
 )
-async def cancel_job(
-    job_id: ResourceId, response: Response, app: App, who: Submitter
-) -> JobDocument:
+async def cancel_job(job_id: str, response: Response, app: App, who: Submitter) -> JobDocument:
     """Cancel a job: at once if it waits (200), at its next step if it runs (202)."""
     await app.job(job_id, who)
     document = job_document(await app.router.cancel(job_id))
@@ -121,9 +119,7 @@ async def cancel_job(
 
 
 @router.post("/{job_id}/rerun", status_code=202, responses=problems(404, 409))
-async def rerun_job(
-    job_id: ResourceId, response: Response, app: App, who: Submitter
-) -> JobDocument:
+async def rerun_job(job_id: str, response: Response, app: App, who: Submitter) -> JobDocument:
     """Queue the same receipt again: input, model, options and seed; a job of its own."""
     document = job_document(await app.rerun(job_id, who))
     response.headers["Location"] = document.links.self
@@ -143,7 +139,7 @@ async def rerun_job(
     },
 )
 async def job_events(
-    job_id: ResourceId,
+    job_id: str,
     app: App,
     who: Reader,
     last_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=40)] = None,
@@ -165,7 +161,7 @@ async def _events(app: Services, job_id: str, after: int | None) -> AsyncIterato
 
 
 @router.get("/{job_id}/webhooks", responses=problems(404))
-async def job_webhooks(job_id: ResourceId, app: App, who: Reader) -> DeliveriesDocument:
+async def job_webhooks(job_id: str, app: App, who: Reader) -> DeliveriesDocument:
     """Return the delivery log of a job's webhook."""
     await app.job(job_id, who)
     found = await app.router.deliveries(job_id)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from deployments.http.body import read_submission
 from deployments.http.checks import check_format
-from deployments.http.deps import App, IdempotencyKey, Reader, ResourceId, Submitter, problems
+from deployments.http.deps import App, IdempotencyKey, Reader, Submitter, problems
 from deployments.http.documents import job_document
 from deployments.http.errors import problem_response
 from deployments.http.results import media_type, result_key
@@ -34,9 +34,7 @@ Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl ...
     response_class=Response,
     responses={**_MESH, **problems(404, 409, 410)},
 )
-async def get_result(
-    job_id: ResourceId, app: App, who: Reader, format: Format | None = None
-) -> Response:
+async def get_result(job_id: str, app: App, who: Reader, format: Format | None = None) -> Response:
     """Return the mesh in the format that the job named; others are converted on demand."""
     view = await app.job(job_id, who)
     return await mesh_response(app, view, format or view.job.policy.get("format", "glb"))
@@ -50,7 +48,7 @@ async def get_result(
         **problems(404, 409, 410),
     },
 )
-async def get_preview(job_id: ResourceId, app: App, who: Reader) -> Response:
+async def get_preview(job_id: str, app: App, who: Reader) -> Response:
     """Return the turntable sheet."""
     key = result_key((await app.job(job_id, who)).job)
     return Response(await app.results.read_file(key, PREVIEW_FILE), media_type="image/png")
@@ -67,7 +65,7 @@ async def get_preview(job_id: ResourceId, app: App, who: Reader) -> Response:
         **problems(404, 409, 410),
     },
 )
-async def get_receipt(job_id: ResourceId, app: App, who: Reader) -> Response:
+async def get_receipt(job_id: str, app: App, who: Reader) -> Response:
     """Return the receipt: seed, weights, versions, device, options, licence, tries."""
     key = result_key((await app.job(job_id, who)).job)
     content = await app.results.read_file(key, RECEIPT_FILE)
