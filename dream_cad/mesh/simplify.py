@@ -50,14 +50,23 @@ def simplify(mesh: MeshData, target_faces: int) -> MeshData:
         mesh,
         vertices=np.asarray(vertices, dtype=np.float32),
         faces=np.asarray(faces, dtype=np.int32),
-        vertex_colors=None if colors is None else _carry_colors(mesh.vertices, colors, vertices),
+        vertex_colors=None if colors is None else carry_colors(mesh.vertices, colors, vertices),
     )
 
 
-def _carry_colors(
+def carry_colors(
     old: NDArray[np.float32], colors: NDArray[np.uint8], new: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Blend the colours of the nearest old vertices, weighted by inverse distance."""
+    """Blend the colours of the nearest old vertices, weighted by inverse distance.
+
+    Args:
+        old: (V, 3) positions that have colours.
+        colors: (V, 3) uint8.
+        new: (N, 3) positions that want them.
+
+    Returns:
+        (N, 3) uint8.
+    """
     count = min(_COLOR_NEIGHBOURS, len(old))
     distance, index = cKDTree(old).query(new, k=np.arange(1, count + 1))
     scale = distance[:, -1:] + np.finfo(np.float32).tiny

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
+import trimesh
 from numpy.typing import NDArray
 
 from dream_cad.mesh import box_unwrap
+from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.normals import indexed_normals
+from dream_cad.mesh.remesh import remesh
 from dream_cad.mesh.tangents import published_tangents
 from dream_cad.mesh.texels import rasterize_texels
 from dream_cad.mesh.texture_fill import dilate, to_uint8
@@ -22,6 +26,7 @@ MIN_SAME_LAYER = 0.98
 MIN_SAME_UV = 0.97
 # Another layer of one face stretches its neighbours' by this much at most.
 _LAYER_STRETCH = 0.01
+_AREA_TOLERANCE = 0.05
 
 
 def vertex_normals(case: Case) -> Outputs:
@@ -128,3 +133,28 @@ def same_fraction(got: NDArray[Any], want: NDArray[Any]) -> float:
     """The share of faces whose corners lie where they should, up to a layer's stretch."""
     off = np.abs(got - want).reshape(-1, 6).max(axis=1)
     return float((off < _LAYER_STRETCH).mean())
+
+
+def remesh_facts(case: Case) -> dict[str, trimesh.Trimesh]:
+    """Our meshes by the names of the case's ``stats``; quads are not built (see ``remesh``)."""
+    mesh = MeshData(case.input("v_pos"), case.input("t_pos_idx"))
+    meshes = {}
+    for name in case.data["stats"]:
+        mode, _, target = name.partition("_")
+        if mode == "triangle":
+            wanted = int(target) if int(target) > 0 else None
+            result = remesh(mesh, "triangle", target_vertices=wanted)
+            meshes[name] = trimesh.Trimesh(result.vertices, result.faces, process=False)
+    return meshes
+
+
+def check_remesh(case: Case) -> None:
+    """Vertices within the case's tolerance, area within 5 %, watertight (the case's note)."""
+    meshes = remesh_facts(case)
+    assert meshes
+    for name, mesh in meshes.items():
+        want = case.data["stats"][name]
+        assert len(mesh.vertices) == pytest.approx(want["vertices"], rel=case.data["rtol"]), name
+        assert mesh.area == pytest.approx(want["area"], rel=_AREA_TOLERANCE), name
+        assert mesh.is_watertight == want["watertight"], name
+        assert mesh.euler_number == want["euler"], name
