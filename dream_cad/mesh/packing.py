@@ -23,7 +23,8 @@ from dream_cad.mesh.raster import covered_pixels
 _GRID = 256
 _FIRST_FILL = 0.86  # part of the square that charts take at the first try
 _SHRINK = 0.965  # of lengths, a try
-_MAX_TRIES = 60
+_MAX_TRIES = 90  # down to a twenty-fifth of the first length
+_STRIDE = 3
 _FINE = 4
 _SMALL_CELLS = 24  # charts no larger than this are placed as rectangles
 
@@ -57,11 +58,21 @@ def pack_charts(charts: Charts, *, texture_size: int, padding: int) -> NDArray[n
     # A chart longer than the square never fits.
     scale = grid * min(scale, (grid - 2) / grid / max(float(extent.max()), 1e-300))
     sampled = _samples(uvs * scale, charts.label, extent * scale)
-    for shrink in _SHRINK ** np.arange(_MAX_TRIES):
+
+    def attempt(step: int) -> NDArray[np.float64] | None:
+        shrink = _SHRINK**step
         size = np.floor(extent * scale * shrink).astype(np.intp) + 1
         placement = _place_all(_bitmaps(sampled, shrink, size), grid, rim)
-        if placement is not None:
-            return _placed(uvs * scale * shrink, charts.label, size, placement) / grid
+        if placement is None:
+            return None
+        return _placed(uvs * scale * shrink, charts.label, size, placement) / grid
+
+    for step in range(_STRIDE - 1, _MAX_TRIES, _STRIDE):
+        found = attempt(step)
+        if found is not None:
+            # One of the steps in between may have done as well.
+            closer = (attempt(between) for between in range(step - _STRIDE + 1, step))
+            return next((better for better in closer if better is not None), found)
     raise GenerationError(
         f"{charts.count:,} charts do not fit into a texture of {texture_size} texels with "
         f"{padding} texels between them.",
