@@ -14,11 +14,15 @@ from dream_cad.queue.jobs import (
     JobStatus,
 )
 from dream_cad.queue.keys import ApiKey
+from dream_cad.queue.processor import BatchProcessor
+from dream_cad.queue.resources import GPUInfo, ResourceManager
 
 __all__ = [
     "ApiKey",
+    "BatchProcessor",
     "BatchView",
     "Depth",
+    "GPUInfo",
     "GenerationJob",
     "JobEvent",
     "JobFilter",
@@ -26,4 +30,5 @@ __all__ = [
     "JobPriority",
     "JobQueue",
     "JobStatus",
+    "ResourceManager",
 ]

@@ -49,7 +49,7 @@ class QueueBase:
         self.webhooks = WebhookStore(self._database, self._clock)
         self.licenses = LicenseStore(self._database, self._clock)
         self.memory = MemoryStore(self._database)
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._ageing_s = ageing_s
         self._result_ttl_s = result_ttl_s
         self._result_loader = result_loader

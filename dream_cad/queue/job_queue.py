@@ -44,6 +44,8 @@ class JobQueue(Adding, Working):
         clock: seconds since the epoch; by default one that no step of the wall clock moves.
 
     Attributes:
+        database_url: the URL of its database.
+        lease_s: see the arguments.
         keys: API keys (KeyStore).
         webhooks: the outbox of webhooks (WebhookStore).
         licenses: accepted licences (LicenseStore).

@@ -19,9 +19,9 @@ from dream_cad.settings import get_settings
 MESH_FILE, RECEIPT_FILE = "mesh.glb", "result.json"
 
 
-def default_artifacts() -> ArtifactStore:
-    """Return the store that servers use by default: ``jobs`` in DREAM_CAD_OUTPUT_DIR."""
-    return ArtifactStore(get_settings().output_dir / "jobs")
+def default_artifacts_root() -> str:
+    """Return where servers put results by default: ``jobs`` in DREAM_CAD_OUTPUT_DIR."""
+    return str(get_settings().output_dir.absolute() / "jobs")
 
 
 def publish_result(artifacts: ArtifactStore, job: GenerationJob, result: Any) -> str:
@@ -57,7 +57,7 @@ def load_result(job: GenerationJob, artifacts: ArtifactStore | None = None) -> A
 
     if job.artifact_uri is None:
         raise StorageError(f"The result of job {job.id} has expired.", hint="Run the job again.")
-    store = artifacts or default_artifacts()
+    store = artifacts or ArtifactStore(default_artifacts_root())
     receipt = json.loads(store.read(job.artifact_uri, RECEIPT_FILE))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / MESH_FILE

@@ -65,7 +65,7 @@ class Working(QueueBase):
 
     def _new_lease(self, estimate_s: float) -> Lease:
         now = self._clock()
-        return Lease(new_job_id(), now, now + self._lease_s, estimate_s)
+        return Lease(new_job_id(), now, now + self.lease_s, estimate_s)
 
     def _claimed(self, job: GenerationJob | None) -> GenerationJob | None:
         if job is None:
@@ -89,7 +89,7 @@ class Working(QueueBase):
         """
         if progress is not None and not (math.isfinite(progress) and 0.0 <= progress <= 1.0):
             raise InvalidConfigError(f"Progress must be in [0, 1], not {progress}.")
-        until = self._clock() + self._lease_s
+        until = self._clock() + self.lease_s
         is_asked_to_stop = self._store.extend(job_id, token, until, progress, stage)
         if is_asked_to_stop is None:
             raise self._lease_lost(job_id)
