@@ -34,6 +34,15 @@ class ModelSource:
             InvalidConfigError: a module cannot be imported.
             DreamCadError: the model cannot be created; see ModelFactory.create_model.
         """
+        self.import_modules()
+        return resolve(self.create)(model_name)
+
+    def import_modules(self) -> None:
+        """Import the modules, so that the models that they register are known here.
+
+        Raises:
+            InvalidConfigError: one cannot be imported.
+        """
         for module in self.modules:
             try:
                 importlib.import_module(module)
@@ -41,7 +50,6 @@ class ModelSource:
                 raise InvalidConfigError(
                     f"The module {module!r} cannot be imported: {error}."
                 ) from error
-        return resolve(self.create)(model_name)
 
 
 class ModelHolder:

@@ -36,7 +36,7 @@ class BatchProcessor:
         queue: the queue.
         resource_manager: divides the GPUs.
         create: ``module:name`` of the function that makes a model by name.
-        modules: modules that workers import first, for their ``@register_model``.
+        modules: modules imported first, here and in workers, for their ``@register_model``.
         artifacts: where results go; by default where servers put theirs.
     """
 
@@ -51,6 +51,7 @@ class BatchProcessor:
     ) -> None:
         self._queue = queue
         self._source = ModelSource(create, tuple(modules))
+        self._source.import_modules()  # what a model needs of a GPU is asked here
         root = artifacts or default_artifacts_root()
         self._artifacts = ArtifactStore(root)
         self._workshop = Workshop(

@@ -127,12 +127,14 @@ class ResourceManager:
         Raises:
             ModelNotFoundError: no model of that name.
         """
-        needed = self._memory_of(model_name)
         with self._lock:
             for gpu_id, held in self._assigned.items():
                 if job_id in held:
                     return gpu_id
             rooms = self._rooms()
+            if not rooms:
+                return None
+            needed = self._memory_of(model_name)
             fitting = [(room, gpu_id) for gpu_id, room in rooms.items() if room >= needed]
             if not fitting:
                 return None
@@ -163,13 +165,12 @@ class ResourceManager:
 
     def fits_an_empty_gpu(self, model_name: str) -> bool:
         """Return whether some GPU could take the model if our other jobs left it."""
-        needed = self._memory_of(model_name)
         with self._lock:
             rooms = self._rooms()
-            return any(
-                room + sum(self._assigned.get(gpu_id, {}).values()) >= needed
-                for gpu_id, room in rooms.items()
-            )
+            held = {gpu_id: sum(self._assigned.get(gpu_id, {}).values()) for gpu_id in rooms}
+        return any(
+            room + held[gpu_id] >= self._memory_of(model_name) for gpu_id, room in rooms.items()
+        )
 
     def _rooms(self) -> dict[int, float]:
         rooms = {}

@@ -16,6 +16,7 @@ from dream_cad import ModelFactory
 from dream_cad.mesh.export import load_mesh
 from dream_cad.models.base import GenerationResult, Model3D
 from dream_cad.models.registry import ModelRegistry
+from dream_cad.queue import JobStatus
 
 EXAMPLES = Path(__file__).parent / "examples"
 REFERENCE = Path(__file__).parents[3] / "shared" / "API_REFERENCE.md"
@@ -46,6 +47,20 @@ def test_simple_generation(tmp_path: Path) -> None:
     mesh = load_mesh(tmp_path / "vase.glb")
     assert len(mesh.faces) == len(result.faces) > 100
     assert np.ptp(mesh.vertices, axis=0).max() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_batch_processing(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_example("batch_processing")
+    queue, job_ids = names["queue"], names["job_ids"]
+    assert capsys.readouterr().out.count("Job ") == len(job_ids) == 5
+    jobs = [queue.wait(job_id, 250) for job_id in job_ids]
+    names["processor"].stop_processing()
+    assert [job.error for job in jobs] == [None] * 5
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+    for job in jobs:
+        assert isinstance(job.result, GenerationResult)
+        assert len(job.result.faces) > 100
+    queue.close()
 
 
 def test_custom_model_integration() -> None:
