@@ -44,6 +44,8 @@ def check_prompt(prompt: object) -> str:
 
 
 def _refuse_bad_characters(prompt: str) -> None:
+    if prompt.isprintable():  # nearly all are, and batches hold thousands
+        return
     for position, character in enumerate(prompt):
         category = unicodedata.category(character)
         if category == "Cs":

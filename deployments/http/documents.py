@@ -36,6 +36,7 @@ class JobDocument(BaseModel):
     priority: PriorityName
     options: dict[str, Any]
     policy: dict[str, Any] = Field(description="pick, require, max_tries, format, use_cache.")
+    request_id: str | None = Field(description="Of the request that queued it; it is in the logs.")
     tags: list[str]
     batch: str | None
     depends_on: list[str]
@@ -170,7 +171,8 @@ def job_document(view: JobView) -> JobDocument:
     """Return a job as clients see it."""
     job = view.job
     is_failed = job.status is JobStatus.FAILED
-    policy = {name: value for name, value in job.policy.items() if name not in ("models",)}
+    shown = job.policy.keys() - {"models", "request_id"}
+    policy = {name: job.policy[name] for name in sorted(shown)}
     return JobDocument(
         id=job.id,
         status=job.status.value,
@@ -180,6 +182,7 @@ def job_document(view: JobView) -> JobDocument:
         priority=job.priority.name.lower(),
         options=job.config,
         policy=policy,
+        request_id=job.policy.get("request_id") or None,
         tags=job.tags,
         batch=job.batch_id,
         depends_on=job.depends_on,

@@ -14,6 +14,7 @@ import dream_cad
 from deployments.http.body import Submission
 from deployments.http.checks import check_format, check_options, takes_option
 from deployments.http.outbound import HostGuard
+from deployments.http.request_id import request_id_var
 from deployments.http.schemas import BatchItem, BatchRequest, SharedFields
 from deployments.http.settings import WebhookArgs
 from deployments.plan import ModelPlan
@@ -37,12 +38,19 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What jobs with the same models, options and kind of input share."""
+    """What jobs with the same models, options and kind of input share.
+
+    Their records hold the same policy and tags objects, which makes a batch of thousands cheap
+    to build and to send.
+    """
 
     plans: list[ModelPlan]
     options: dict[str, Any]
     takes_seed: bool
     facts: bytes
+    policy: dict[str, Any]
+    tags: list[str]
+    depends_on: list[str]
 
 
 class Intake:
@@ -137,6 +145,7 @@ class Intake:
         """
         job_id = new_job_id()
         policy = {**old.policy, "use_cache": False, "webhook": None}
+        policy["request_id"] = request_id_var.get()
         return GenerationJob(
             id=job_id,
             prompt=old.prompt,
@@ -212,6 +221,9 @@ class Intake:
             checked[0],
             takes_seed=all(takes_option(plan, "seed") for plan in plans),
             facts=json.dumps(facts, sort_keys=True, default=str).encode(),
+            policy={**request.policy(names), "request_id": request_id_var.get()},
+            tags=sorted(set(request.tags)),
+            depends_on=list(dict.fromkeys(request.depends_on)),
         )
 
     def _job(
@@ -229,11 +241,11 @@ class Intake:
             input_uri=None if image is None else f"{job_id}-input",
             max_attempts=self._max_attempts,
             owner=owner,
-            tags=sorted(set(request.tags)),
-            depends_on=list(dict.fromkeys(request.depends_on)),
+            tags=kind.tags,
+            depends_on=kind.depends_on,
             deadline=request.deadline,
             start_by=None if wait is None else now + timedelta(seconds=wait),
-            policy=request.policy([plan.name for plan in kind.plans]),
+            policy=kind.policy,
             cache_key=_cache_key(kind.facts, prompt, image) if request.use_cache else None,
             created_at=now,
         )

@@ -40,6 +40,7 @@ async def test_a_request_becomes_a_job_with_all_it_says(stand: Stand) -> None:
             "webhook": "https://hooks.example.com/x",
             "use_cache": False,
         },
+        headers={"X-Request-Id": "r-1"},
     )
     document = answer.json()
     assert answer.status_code == 202, answer.text
@@ -47,6 +48,7 @@ async def test_a_request_becomes_a_job_with_all_it_says(stand: Stand) -> None:
     job = stand.queue.get_job(document["id"])
     assert job is not None
     assert (job.prompt, job.config, job.priority.name) == ("a red chair", {"seed": 7}, "HIGH")
+    assert job.policy.pop("request_id") == document["request_id"] == "r-1"
     assert job.policy == {
         "models": ["echo", "echo2"],
         "pick": "best",
