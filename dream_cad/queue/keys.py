@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -91,7 +92,7 @@ class KeyStore:
             "weight": weight,
             "created_at": self._clock(),
             "revoked_at": None,
-            "webhook_secret": secrets.token_urlsafe(_SECRET_BYTES),
+            "webhook_secret": _new_webhook_secret(),
         }
         with self._database.connect(write=True) as connection:
             connection.execute(insert(api_keys).values(row))
@@ -137,6 +138,11 @@ class KeyStore:
             statement = select(api_keys).where(api_keys.c.id == key_id)
             row = connection.execute(statement).mappings().first()
         return dict(row) if row is not None else None
+
+
+def _new_webhook_secret() -> str:
+    """Return a secret in the form of Standard Webhooks, as its libraries take it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def _hash(secret: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -17,7 +18,7 @@ from deployments.http.outbound import HostGuard
 from deployments.http.settings import WebhookArgs
 from deployments.webhooks import WebhookSender, completion_message, decode_secret, sign
 from dream_cad.exceptions import InvalidConfigError
-from dream_cad.queue import GenerationJob, JobStatus
+from dream_cad.queue import GenerationJob, JobQueue, JobStatus
 from dream_cad.queue.webhooks import Delivery
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -35,6 +36,13 @@ def test_the_signature_is_that_of_the_specification() -> None:
 def test_a_secret_must_be_one(secret: str) -> None:
     with pytest.raises(InvalidConfigError):
         decode_secret(secret)
+
+
+def test_a_keys_own_secret_can_sign(tmp_path: Path) -> None:
+    queue = JobQueue(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    key, _ = queue.keys.create_key("test")
+    assert len(decode_secret(key.webhook_secret)) == 32
+    queue.close()
 
 
 @dataclass
