@@ -14,6 +14,7 @@ from dream_cad.exceptions import GenerationError, InvalidConfigError
 from dream_cad.mesh.checks import check_mesh
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.normals import position_groups
+from dream_cad.mesh.retexture import simplify_textured
 from dream_cad.mesh.simplify import simplify
 
 # Of the longest side of the bounding box: far below a grid step of 1/512, far above float32's
@@ -26,12 +27,13 @@ def finish_mesh(mesh: MeshData, *, target_faces: int | None, min_component: floa
 
     Args:
         mesh: any position and scale.
-        target_faces: simplify to about so many faces if there are more; None keeps them.
+        target_faces: simplify to about so many faces if there are more; None keeps them. Textures
+            are redrawn for the new faces, see ``simplify_textured``.
         min_component: drop loose parts with less than this share of the faces.
 
     Raises:
         GenerationError: nothing is left.
-        InvalidConfigError: a number is out of range, or a textured mesh is to be simplified.
+        InvalidConfigError: a number is out of range.
     """
     cleaned = remove_degenerate_faces(weld_vertices(mesh))
     cleaned = remove_small_components(cleaned, min_component)
@@ -40,7 +42,8 @@ def finish_mesh(mesh: MeshData, *, target_faces: int | None, min_component: floa
             "Nothing is left of the mesh after cleaning up.", hint="Lower min_component."
         )
     if target_faces is not None and target_faces < len(cleaned.faces):
-        cleaned = simplify(cleaned, target_faces)
+        reduce = simplify if cleaned.uv_coords is None else simplify_textured
+        cleaned = reduce(cleaned, target_faces)
     return normalize_to_unit_cube(cleaned)
 
 

@@ -38,7 +38,7 @@ def simplify(mesh: MeshData, target_faces: int) -> MeshData:
     if mesh.uv_coords is not None:
         raise InvalidConfigError(
             "A textured mesh cannot be simplified: its texture would no longer fit.",
-            hint="Set target_faces where the mesh is generated, before the texture is made.",
+            hint="simplify_textured redraws the texture; it is what finish_mesh does.",
         )
     vertices, faces = fast_simplification.simplify(
         np.ascontiguousarray(mesh.vertices, dtype=np.float32),

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dream_cad.exceptions import InvalidConfigError, ShapeError
-from dream_cad.mesh.bake import bake_texture, rasterize_positions
+from dream_cad.exceptions import GenerationError, InvalidConfigError, ShapeError
+from dream_cad.mesh.bake import bake_normal_map, bake_texture, rasterize_positions
 from dream_cad.mesh.color import sample_texture
+from dream_cad.mesh.texels import rasterize_texels
 from dream_cad.mesh.unwrap import unwrap_uv
 from tests.unit.mesh.shapes import checker, sphere, textured_quad
 
@@ -64,6 +65,23 @@ def test_colours_are_clipped_and_truncated() -> None:
     texture = bake_texture(color_at, positions, coverage)
     assert texture[0, :3].tolist() == [[0, 254, 255], [127, 25, 51], [255, 0, 255]]
     assert texture[1:].max() == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_colours_that_are_no_numbers_are_refused(value: float) -> None:
+    positions, coverage = np.zeros((16, 16, 3), np.float32), np.ones((16, 16), bool)
+    with pytest.raises(GenerationError, match="not finite"):
+        bake_texture(lambda points: np.full_like(points, value), positions, coverage)
+
+
+def test_normal_maps_want_one_finite_direction_a_texel() -> None:
+    texels = rasterize_texels(QUAD.faces, QUAD.uv_coords, texture_size=16)
+    up = np.tile(np.float32([0, 0, 1]), (4, 1))
+    along = np.tile(np.float32([1, 0, 0]), (4, 1))
+    with pytest.raises(ShapeError, match="256, 3"):
+        bake_normal_map(texels, np.ones((5, 3)), up, along)
+    with pytest.raises(ShapeError, match="finite"):
+        bake_normal_map(texels, np.full((256, 3), np.nan), up, along)
 
 
 @pytest.mark.parametrize(("size", "padding"), [(8, 0), (9000, 0), (64, -1), (64, 9)])

@@ -79,6 +79,25 @@ def test_textured_obj_brings_material_and_picture(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "my_quad.png")), texture)
 
 
+def test_obj_brings_the_pbr_maps_that_mtl_can_name(tmp_path: Path) -> None:
+    packed, bumps = checker(4, 4), checker(6, 6)
+    materials = {
+        "roughness": 0.4,
+        "metallic": 0.1,
+        "normal_texture": bumps,
+        "metallic_roughness_texture": packed,
+    }
+    export_mesh(textured_quad(checker(), materials=materials), tmp_path / "q.obj")
+    lines = (tmp_path / "q.mtl").read_text().splitlines()
+    for line in ("Pr 0.40000000", "Pm 0.10000000", "norm q_normal.png"):
+        assert line in lines
+    assert "map_Pr q_roughness.png" in lines
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "q_roughness.png")), packed[..., 1])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "q_metallic.png")), packed[..., 2])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "q_normal.png")), bumps)
+    assert load_mesh(tmp_path / "q.obj").texture is not None
+
+
 def test_obj_bytes_carry_colours_inline() -> None:
     lines = mesh_bytes(colored_sphere(), "obj").decode().splitlines()
     vertex = next(line for line in lines if line.startswith("v ")).split()
@@ -167,6 +186,12 @@ def test_empty_and_broken_meshes_are_refused(format: str) -> None:
         MeshData(mesh.vertices, mesh.faces.astype(np.float32)),
         MeshData(mesh.vertices, mesh.faces, vertex_colors=np.zeros((2, 3), np.uint8)),
         MeshData(mesh.vertices, mesh.faces, texture=checker()),
+        MeshData(mesh.vertices, mesh.faces, materials={"normal_texture": checker()}),
+        textured_quad(checker(), materials={"normal_texture": checker()[..., :2]}),
+        textured_quad(checker(), materials={"metallic_roughness_texture": "gold"}),
+        MeshData(
+            mesh.vertices, mesh.faces, uv_coords=np.full((len(mesh.vertices), 2), np.nan, "f4")
+        ),
     ):
         with pytest.raises(ShapeError):
             mesh_bytes(broken, format)
