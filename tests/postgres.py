@@ -33,8 +33,10 @@ class PostgresServer:
     Postgres refuses to run as root: under root it runs as the user ``postgres``, else ``nobody``.
     """
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *, fsync: bool = False) -> None:
         self._binaries = binaries
+        # Off by default: the machine does not lose its power during a test.
+        self._fsync = "on" if fsync else "off"
         self._folder = Path(tempfile.mkdtemp(prefix="dcad-pg-", dir="/tmp"))
         self._data = self._folder / "data"
         self._as_user = _other_user()
@@ -52,10 +54,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, or start again, and wait until it answers."""
-        # fsync off: the machine does not lose its power during a test. Durable otherwise.
         options = (
-            f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c fsync=off "
-            "-c max_connections=60 -c shared_buffers=64MB"
+            f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' "
+            f"-c fsync={self._fsync} -c max_connections=60 -c shared_buffers=64MB"
         )
         log = self._folder / "log"
         arguments = ("-D", self._data, "-l", log, "-o", options, "-w", "-t", _START_TIMEOUT_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dream_cad.exceptions import (
@@ -11,6 +11,7 @@ from dream_cad.exceptions import (
     IdempotencyConflictError,
     InvalidConfigError,
     JobNotFoundError,
+    QueueFullError,
 )
 from dream_cad.queue.base import QueueBase
 from dream_cad.queue.jobs import (
@@ -25,6 +26,7 @@ from dream_cad.queue.problems import validate_new_job
 from dream_cad.queue.rows import instant
 
 _LONGEST_BATCH_NAME = 200
+_OF_ONE_JOB = (InvalidConfigError, IdempotencyConflictError, QueueFullError)
 
 
 class Adding(QueueBase):
@@ -49,7 +51,7 @@ class Adding(QueueBase):
         if (known := self._replay(job)) is not None:
             return known
         try:
-            self._insert([job], max_pending)
+            self._insert([job], None if max_pending is None else {job.owner: max_pending})
         except InvalidConfigError:
             # Another caller may have used the key since we looked.
             if (known := self._replay(job)) is not None:
@@ -57,29 +59,34 @@ class Adding(QueueBase):
             raise
         return job.id
 
-    def add_jobs(self, new_jobs: Sequence[GenerationJob]) -> list[str]:
+    def add_jobs(
+        self, new_jobs: Sequence[GenerationJob], *, max_pending: Mapping[str, int] | None = None
+    ) -> list[str]:
         """Add jobs in one transaction, all or none, and return their ids in order.
 
         Jobs whose idempotency key is known are not added; see ``add_job``, also for the errors.
+
+        Args:
+            new_jobs: the jobs.
+            max_pending: limit of waiting jobs by owner.
         """
         for job in new_jobs:
             validate_new_job(job)
-        ids = {id(job): self._replay(job) for job in new_jobs if job.idempotency_key is not None}
+        ids: list[str] = []
         fresh: list[GenerationJob] = []
         first_of_key: dict[tuple[str, str], GenerationJob] = {}
         for job in new_jobs:
-            if ids.get(id(job)) is not None:
-                continue
-            twin = self._twin(job, first_of_key)
-            if twin is None:
+            known = self._replay(job)
+            twin = None if known is not None else self._twin(job, first_of_key)
+            if known is None and twin is None:
                 fresh.append(job)
-            ids[id(job)] = job.id if twin is None else twin.id
+            ids.append(known or (job.id if twin is None else twin.id))
         if fresh:
-            self._insert(fresh)
-        return [ids[id(job)] or job.id for job in new_jobs]
+            self._insert(fresh, max_pending)
+        return ids
 
     def add_each(
-        self, new_jobs: Sequence[GenerationJob], *, max_pending: dict[str, int] | None = None
+        self, new_jobs: Sequence[GenerationJob], *, max_pending: Mapping[str, int] | None = None
     ) -> list[str | DreamCadError]:
         """Add unrelated jobs with one commit: each becomes an id or its own error, in order.
 
@@ -88,18 +95,21 @@ class Adding(QueueBase):
         Args:
             new_jobs: the jobs.
             max_pending: limit of waiting jobs by owner.
+
+        Raises:
+            StorageError: the database failed; nothing was added.
         """
+        try:
+            return list(self.add_jobs(new_jobs, max_pending=max_pending))
+        except _OF_ONE_JOB:
+            pass  # find out whose fault it is
         limits = max_pending or {}
         outcomes: list[str | DreamCadError] = []
         with self.grouped():
             for job in new_jobs:
                 try:
                     outcomes.append(self.add_job(job, max_pending=limits.get(job.owner)))
-                except (InvalidConfigError, IdempotencyConflictError) as error:
-                    outcomes.append(error)
-                except DreamCadError as error:
-                    if error.code != "queue-full":
-                        raise
+                except _OF_ONE_JOB as error:
                     outcomes.append(error)
         return outcomes
 
@@ -178,7 +188,7 @@ class Adding(QueueBase):
         for index, job in enumerate(new_jobs):
             job.batch_id, job.batch_index, job.owner = batch_id, index, owner
             validate_new_job(job)
-        self._require_room(list(new_jobs), max_pending)
+        self._require_room(list(new_jobs), None if max_pending is None else {owner: max_pending})
         self._batches.insert(batch_id, owner, name, list(new_jobs), self._clock())
         self._room.note_added(len(new_jobs), owner)
         self._notify()
@@ -252,18 +262,22 @@ class Adding(QueueBase):
         _require_same_request(job, first)
         return first
 
-    def _insert(self, new_jobs: list[GenerationJob], max_pending: int | None = None) -> None:
-        self._require_room(new_jobs, max_pending)
+    def _insert(
+        self, new_jobs: list[GenerationJob], limits: Mapping[str, int] | None = None
+    ) -> None:
+        self._require_room(new_jobs, limits)
         self._store.insert(new_jobs, self._clock())
         for owner, number in Counter(job.owner for job in new_jobs).items():
             self._room.note_added(number, owner)
         self._notify()
 
-    def _require_room(self, new_jobs: list[GenerationJob], max_pending: int | None) -> None:
+    def _require_room(
+        self, new_jobs: list[GenerationJob], limits: Mapping[str, int] | None
+    ) -> None:
         self._room.require(len(new_jobs))
-        if max_pending is not None:
+        if limits:
             for owner, number in Counter(job.owner for job in new_jobs).items():
-                self._room.require(number, owner, max_pending)
+                self._room.require(number, owner, limits.get(owner))
 
 
 def parse_cursor(cursor: str) -> int:
