@@ -7,6 +7,7 @@ from fastapi import FastAPI
 import dream_cad
 from deployments.http.deps import ALWAYS, problems
 from deployments.http.errors import install_error_handlers
+from deployments.http.limits import BodyLimitMiddleware
 from deployments.http.request_id import RequestIdMiddleware
 from deployments.http.routes import admin, batches, cluster, jobs, p1, results
 from deployments.http.services import Services
@@ -22,6 +23,7 @@ def build_api(services: Services) -> FastAPI:
     api = FastAPI(title="dream_cad", version=dream_cad.__version__, description=_DESCRIPTION)
     api.state.services = services
     install_error_handlers(api)
+    api.add_middleware(BodyLimitMiddleware, max_bytes=services.args.limits.max_body_bytes)
     api.add_middleware(RequestIdMiddleware)
     for module in (jobs, results, batches, cluster, admin):
         api.include_router(module.router, responses=problems(*ALWAYS))

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from deployments.http.body import decode_image, parse_json, plain_body, validated
+from deployments.http.body import decode_image, parse_json, plain_media_type, validated
 from deployments.http.schemas import BatchRequest
 from dream_cad.exceptions import InvalidConfigError, PayloadTooLargeError
 
@@ -35,18 +35,18 @@ class BatchSubmission:
     images: list[bytes | None]
 
 
-async def read_batch(request: Request, max_bytes: int, max_items: int) -> BatchSubmission:
+async def read_batch(request: Request, max_items: int) -> BatchSubmission:
     """Parse the body by its content type.
 
     What a file's lines leave out comes from the query (``?name=&model=&priority=``) or, with a
     form, from its fields.
 
     Raises:
-        PayloadTooLargeError: more than ``max_bytes``, or more than ``max_items`` items.
+        PayloadTooLargeError: more than ``max_items`` items, or too many bytes.
         HTTPException: 400 malformed, 415 another content type.
         InvalidConfigError: well-formed, but not a valid batch.
     """
-    request, media_type = plain_body(request, max_bytes)
+    media_type = plain_media_type(request)
     if media_type == "multipart/form-data":
         fields = await _from_form(request, max_items)
     else:

@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from deployments.http.errors import invalid_request
-from deployments.http.limits import limit_body
 from deployments.http.schemas import JobRequest
 from dream_cad.exceptions import InvalidConfigError
 
@@ -32,15 +31,15 @@ class Submission:
     image: bytes | None
 
 
-async def read_submission(request: Request, max_bytes: int) -> Submission:
+async def read_submission(request: Request) -> Submission:
     """Parse the body by its content type.
 
     Raises:
-        PayloadTooLargeError: more than ``max_bytes``.
+        PayloadTooLargeError: the body exceeds the limit (see BodyLimitMiddleware).
         HTTPException: 400 malformed, 415 another content type or a content encoding.
         InvalidConfigError: well-formed, but not a valid request.
     """
-    request, media_type = plain_body(request, max_bytes)
+    media_type = plain_media_type(request)
     if media_type == "application/json":
         return _from_json(await request.body())
     if media_type == "multipart/form-data":
@@ -50,18 +49,15 @@ async def read_submission(request: Request, max_bytes: int) -> Submission:
     )
 
 
-def plain_body(request: Request, max_bytes: int) -> tuple[Request, str]:
-    """Return the request with a limit on its body, and the body's media type.
+def plain_media_type(request: Request) -> str:
+    """Return the media type of the body.
 
     Raises:
-        PayloadTooLargeError: more than ``max_bytes`` are declared.
         HTTPException: 415, the body is compressed.
     """
-    limited = limit_body(request, max_bytes)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "Encoded bodies are not accepted; send it plain.")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return limited, media_type
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _from_json(body: bytes) -> Submission:

@@ -52,12 +52,18 @@ class Services:
             if submission.image is not None or submission.request.prompt is not None:
                 raise InvalidConfigError("Give one of prompt, image and image_url.")
             submission = replace(submission, image=await self.fetcher.fetch(url))
-        prepared = await asyncio.to_thread(
-            self.intake.make_job, submission, who.id, idempotency_key
-        )
+        prepared = await self._prepare(submission, who, idempotency_key)
         job = prepared.job
         await self._check_dependencies(job, who)
         return await self.add(job, prepared.image)
+
+    async def _prepare(
+        self, submission: Submission, who: Principal, idempotency_key: str | None
+    ) -> Prepared:
+        make_job = self.intake.make_job
+        if submission.image is None:  # checking a prompt takes less than a change of threads
+            return make_job(submission, who.id, idempotency_key)
+        return await asyncio.to_thread(make_job, submission, who.id, idempotency_key)
 
     async def add(self, job: GenerationJob, image: bytes | None) -> JobView:
         """Store a job's picture and queue the job."""

@@ -14,6 +14,8 @@ def _checked_host(host: str) -> str:
     name = host.removeprefix("*.")
     if not name or any(character in name for character in "*/@ ") or "://" in host:
         raise ValueError("a host is a name, '*.name' or an address; no scheme, port or path")
+    if ":" in name:
+        ipaddress.IPv6Address(name)  # or it names a port
     return host.lower()
 
 

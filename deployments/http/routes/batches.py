@@ -60,8 +60,7 @@ async def create_batch(
     request: Request, response: Response, app: App, who: Submitter
 ) -> BatchDocument:
     """Queue many jobs, all or none; they are durable before the answer is sent."""
-    args = app.args
-    submission = await read_batch(request, args.limits.max_body_bytes, args.edge.max_batch_items)
+    submission = await read_batch(request, app.args.edge.max_batch_items)
     batch = submission.request
     prepared = await asyncio.to_thread(app.intake.make_jobs, batch, submission.images, who.id)
     document = batch_document(await app.submit_batch(prepared, batch.name, who))

@@ -67,7 +67,7 @@ async def create_job(
     idempotency_key: IdempotencyKey = None,
 ) -> JobDocument:
     """Queue a job; it is durable before the answer is sent."""
-    submission = await read_submission(request, app.args.limits.max_body_bytes)
+    submission = await read_submission(request)
     document = job_document(await app.submit(submission, who, idempotency_key))
     response.headers["Location"] = document.links.self
     return document

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from deployments.http.body import parse_json, plain_body, validated
+from deployments.http.body import parse_json, plain_media_type, validated
 from deployments.http.compat_p1 import P1Request, as_submission
 from deployments.http.deps import App, AskerP1
 from deployments.http.errors import TEXT_ERRORS
@@ -58,7 +58,7 @@ TEXT_ERRORS.update({"/generate", "/send", "/status", "/health"})
 async def generate_p1(request: Request, app: App, who: AskerP1) -> Response:
     """Make a mesh and answer with it; a client that hangs up cancels the job."""
     who.require("submit")
-    fields = await _read(request, app)
+    fields = await _read(request)
     view = await app.submit(as_submission(fields, _plan(app)), who)
     view = await wait_or_cancel(app, view, app.args.limits.max_wait_s)
     if view.job.status is not JobStatus.COMPLETED:
@@ -70,7 +70,7 @@ async def generate_p1(request: Request, app: App, who: AskerP1) -> Response:
 async def send_p1(request: Request, app: App, who: AskerP1) -> dict[str, str]:
     """Queue a mesh; ``/status/{uid}`` tells of it."""
     who.require("submit")
-    fields = await _read(request, app)
+    fields = await _read(request)
     view = await app.submit(as_submission(fields, _plan(app)), who)
     return {"uid": view.job.id}
 
@@ -97,9 +97,9 @@ async def health_p1() -> dict[str, str]:
     return {"status": "healthy", "worker_id": f"{socket.gethostname()}-{os.getpid()}"}
 
 
-async def _read(request: Request, app: Services) -> P1Request:
-    limited, _ = plain_body(request, app.args.limits.max_body_bytes)
-    fields = parse_json(await limited.body())  # some clients name no content type
+async def _read(request: Request) -> P1Request:
+    plain_media_type(request)  # compressed bodies are refused
+    fields = parse_json(await request.body())  # some clients name no content type
     if not isinstance(fields, dict):
         raise InvalidConfigError("The body must be a JSON object.")
     return validated(P1Request, fields)

@@ -98,7 +98,7 @@ async def generate(
     """
     limits = app.args.limits
     wait_s = min(timeout or limits.generate_timeout_s, limits.max_wait_s)
-    submission = await read_submission(request, limits.max_body_bytes)
+    submission = await read_submission(request)
     view = await app.submit(submission, who, idempotency_key)
     view = await wait_or_cancel(app, view, wait_s)
     job = view.job
