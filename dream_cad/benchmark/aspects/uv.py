@@ -62,7 +62,7 @@ def measure_uv(mesh: WeldedMesh, uv: NDArray[np.floating], faces: NDArray[np.int
     """
     rows = np.asarray(faces)[mesh.source]
     corners = np.asarray(uv, dtype=np.float64)[rows]
-    is_finite = np.isfinite(corners).all(axis=(1, 2))
+    is_finite = np.asarray(np.isfinite(corners).all(axis=(1, 2)))
     corners = np.where(is_finite[:, None, None], corners, 2.0)
     area = mesh.doubled_area / max(float(mesh.doubled_area.sum()), 1e-300)
     inside = np.asarray(((corners >= -_IN_BOUNDS) & (corners <= 1 + _IN_BOUNDS)).all(axis=(1, 2)))

@@ -1,0 +1,85 @@
+"""BenchmarkConfig and BenchmarkResult."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dream_cad.benchmark.quality import QualityMetrics
+from dream_cad.exceptions import InvalidConfigError
+from dream_cad.prompts import check_prompt
+
+MAX_RUNS = 10_000
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """One prompt to measure.
+
+    Attributes:
+        prompt: test prompt.
+        model_name: model to benchmark; by default the one of the ModelBenchmark.
+        test_runs: measured runs, 1..10,000.
+        warmup_runs: runs before them that are not measured.
+        save_outputs: whether the mesh of the first measured run is kept.
+        output_dir: folder of the mesh; DREAM_CAD_OUTPUT_DIR / "benchmarks" when None.
+        seed: of the first measured run; run k takes seed + k.
+        assess_quality: whether the mesh is assessed.
+        options: further generation options.
+    """
+
+    prompt: str
+    model_name: str = ""
+    test_runs: int = 3
+    warmup_runs: int = 1
+    save_outputs: bool = False
+    output_dir: Path | None = None
+    seed: int = 0
+    assess_quality: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt)
+        if not 1 <= self.test_runs <= MAX_RUNS or not 0 <= self.warmup_runs <= MAX_RUNS:
+            raise InvalidConfigError(
+                f"test_runs is {self.test_runs} and warmup_runs {self.warmup_runs}; expected "
+                f"1..{MAX_RUNS} and 0..{MAX_RUNS}."
+            )
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a benchmark measured; a failure is a result too.
+
+    Attributes:
+        model_name: model tested.
+        prompt: prompt used.
+        success: whether every run succeeded.
+        generation_time_seconds: median of the successful runs; 0 without any.
+        peak_vram_gb: peak of the allocator in GB (10^9 bytes); 0 without CUDA.
+        peak_ram_gb: peak resident memory of the process tree in GB.
+        output_path: mesh of the first run, if kept.
+        error_message: of the first failure.
+        quality_metrics: of the first successful run.
+        run_seconds: of each successful run.
+        p95_seconds: 95th percentile of them; 0 without any.
+        failures: number of failed runs.
+        stage_seconds: median seconds of each stage, where the model records them.
+        environment: device, versions and checkpoint.
+    """
+
+    model_name: str
+    prompt: str
+    success: bool
+    generation_time_seconds: float
+    peak_vram_gb: float
+    peak_ram_gb: float
+    output_path: str | None = None
+    error_message: str | None = None
+    quality_metrics: QualityMetrics | None = None
+    run_seconds: list[float] = field(default_factory=list)
+    p95_seconds: float = 0.0
+    failures: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
