@@ -70,6 +70,9 @@ class PostgresServer:
             os.kill(pid, signal.SIGKILL)
         while any(_is_alive(pid) for pid in (postmaster, *children)):
             os.sched_yield()
+        # In a container nobody may reap the dead, whom a new server would then take for alive.
+        for stale in (self._data / "postmaster.pid", *self._folder.glob(".s.PGSQL.*.lock")):
+            stale.unlink()
 
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""

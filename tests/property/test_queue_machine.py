@@ -23,6 +23,7 @@ from dream_cad.exceptions import JobStateError, LeaseLostError
 from dream_cad.queue import GenerationJob, JobPriority, JobQueue, JobStatus
 
 LEASE_S = 30.0
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of fsyncs, none of interest
 MODELS = ["triposr", "trellis"]
 PROBLEM = {"type": "worker-lost", "detail": "lost"}
 
@@ -49,8 +50,9 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_800_000_000.0
-        self.folder = tempfile.mkdtemp(prefix="queue-machine-")
+        self.folder = tempfile.mkdtemp(prefix="queue-machine-", dir=MEMORY)
         self.expected: dict[str, Expected] = {}
+        self.is_paused = False
         self.queue = self.open()
 
     def open(self) -> JobQueue:
@@ -82,8 +84,9 @@ class QueueMachine(RuleBasedStateMachine):
             if row.status is JobStatus.PENDING and model in (None, row.model)
         ]
         if job is None:
-            assert waiting == []
+            assert waiting == [] or self.is_paused
             return multiple()
+        assert not self.is_paused
         assert job.id == min(waiting)[2]
         assert job.lease_token is not None
         row = self.expected[job.id]
@@ -141,6 +144,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.take_back(self.expected[claim[0]])
         assert status is self.expected[claim[0]].status
 
+    @rule()
+    def switch(self) -> None:
+        self.is_paused = not self.is_paused
+        (self.queue.pause if self.is_paused else self.queue.resume)()
+
     @rule(seconds=st.sampled_from([1.0, 20.0, 31.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
@@ -191,6 +199,10 @@ class QueueMachine(RuleBasedStateMachine):
             assert (job.status, job.attempts) == (row.status, row.attempts)
             assert (job.lease_token is not None) is (row.status is JobStatus.RUNNING)
             assert row.results <= 1
+            kinds = [event.kind for event in self.queue.events_after(job_id)]
+            assert kinds.count("running") == row.attempts
+            assert kinds.count("completed") == row.results
+            assert kinds[-1] == row.status.value
             assert (job.artifact_uri is not None) is (row.results == 1)
 
 
