@@ -1,0 +1,1 @@
+"""Generate a mesh for every row of a file, on one machine or a cluster."""

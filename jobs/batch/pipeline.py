@@ -1,0 +1,124 @@
+"""The streaming pipeline of one model: Ray Data runs the stages beside each other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.exceptions import RayError, RayTaskError
+
+from dream_cad.exceptions import DreamCadError, GenerationError
+from jobs.batch.intake import ModelWork
+from jobs.batch.pools import Pools
+from jobs.batch.stages import Block, DrawPictures, FinishMeshes, GenerateMeshes, StageSetup
+
+_BLOCK_BYTES = 32 * 2**20
+"""Meshes that wait for the finisher leave the model in blocks of about this size, so that
+finishing begins before a part of the work is through."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """News of the pipeline.
+
+    Attributes:
+        completed: rows that got a mesh.
+        failed: rows that did not.
+        gpu_percent: mean load of the GPUs that made them; None without GPUs.
+    """
+
+    completed: int
+    failed: int
+    gpu_percent: float | None
+
+
+def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[Advance]:
+    """Work through the parts of one model; yields as rows end.
+
+    Memory is bounded: Ray Data holds a stage back while the next is full.
+
+    Raises:
+        DreamCadError: a stage could not load what it needs, or the output cannot be written.
+        GenerationError: the cluster failed in another way.
+    """
+    _configure()
+    parts = [{"part": path} for path in work.parts]
+    rows: Dataset = ray.data.from_items(parts, override_num_blocks=len(parts))
+    if pools.text:
+        rows = rows.map_batches(
+            DrawPictures,
+            fn_constructor_args=(setup,),
+            batch_size=None,
+            batch_format="numpy",
+            num_gpus=setup.text_gpu_share,
+            num_cpus=pools.model_cpus,
+            compute=_pool(pools.text),
+        )
+    rows = rows.map_batches(
+        GenerateMeshes,
+        fn_constructor_args=(setup,),
+        batch_size=None,
+        batch_format="numpy",
+        num_gpus=setup.gpu_share,
+        num_cpus=pools.model_cpus,
+        compute=_pool(pools.model),
+    ).map_batches(
+        partial(_finish, setup),
+        batch_size=None,
+        batch_format="numpy",
+        num_cpus=pools.finisher_cpus,
+    )
+    try:
+        for block in rows.iter_batches(batch_size=None, batch_format="numpy"):
+            yield _advance(block)
+    except (RayError, RayTaskError) as error:
+        raise _explained(error) from error
+
+
+def _finish(setup: StageSetup, block: Block) -> dict[str, NDArray[Any]]:
+    return FinishMeshes(setup)(block)
+
+
+def _pool(size: int) -> ActorPoolStrategy:
+    # One is enough to begin: the others join as the cluster finds places for them.
+    return ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
+
+
+def _advance(block: dict[str, NDArray[Any]]) -> Advance:
+    completed = int(block["is_completed"].sum())
+    loads = block["gpu_percent"][~np.isnan(block["gpu_percent"])]
+    return Advance(
+        completed,
+        len(block["is_completed"]) - completed,
+        float(loads.mean()) if len(loads) else None,
+    )
+
+
+def _configure() -> None:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = _BLOCK_BYTES
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.anyscale"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _explained(error: BaseException) -> DreamCadError:
+    """Return our own error inside Ray's wrapping, if that is what happened."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DreamCadError):
+            return seen
+        inner = getattr(seen, "cause", None)
+        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+    return GenerationError(
+        f"The batch stopped: {type(error).__name__}: {str(error)[-500:]}",
+        hint="Run the same command again: finished rows are kept.",
+    )

@@ -1,0 +1,266 @@
+"""The stages of a batch: draw the picture (GPU), make the mesh (GPU), finish it (CPU)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.options import FinishOptions, SplitOptions, split_options
+from deployments.process import cap_gpu_memory, import_modules, use_all_cores
+from dream_cad.exceptions import DreamCadError, GenerationError
+from dream_cad.images.loading import ImageLimits, load_image
+from dream_cad.images.text_to_image import TextToImage
+from dream_cad.mesh.cleanup import finish_mesh
+from dream_cad.mesh.export import mesh_bytes
+from dream_cad.models.base import GenerationResult, Model3D
+from dream_cad.models.factory import ModelFactory
+from jobs.batch.attempts import begin_rows
+from jobs.batch.gpu_load import GpuLoad
+from jobs.batch.intake import read_part
+from jobs.batch.manifest import COMPLETED, FAILED, Entry, Manifest
+from jobs.batch.rows import Row
+from jobs.batch.storage import Storage, read_limited
+
+Block = Mapping[str, Any]
+"""What Ray Data hands over: column to values. The first stage gets the column ``part``, the
+others ``item``."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row on its way through the stages.
+
+    Attributes:
+        row: what is asked for.
+        picture: (H, W, 3) uint8 RGB, once it is drawn.
+        result: the mesh, once it is made.
+        error: why the row goes no further.
+        seconds: worked on it so far.
+        gpu_percent: load of the model's GPU after it.
+    """
+
+    row: Row
+    picture: NDArray[np.uint8] | None = None
+    result: GenerationResult | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    gpu_percent: float | None = None
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """What every stage of one model's batch knows.
+
+    Attributes:
+        storage: the output.
+        tally: handle of the actor that counts attempts.
+        model: the registered name.
+        model_options: of its constructor.
+        modules: to import first.
+        finish_names: options that the finisher reads.
+        text_names: options of the text stage, and its argument that each becomes.
+        format: of the meshes.
+        gpu_share: of a model actor.
+        text_source: what the text stage loads.
+        text_gpu_share: of a text actor.
+        is_alone: whether one actor has the machine to itself.
+    """
+
+    storage: Storage
+    tally: Any
+    model: str
+    model_options: dict[str, Any]
+    modules: tuple[str, ...]
+    finish_names: frozenset[str]
+    text_names: dict[str, str]
+    format: str
+    gpu_share: float = 0.0
+    text_source: str | None = None
+    text_gpu_share: float = 0.0
+    is_alone: bool = False
+
+    def split(self, row: Row) -> SplitOptions:
+        """Return a row's options by stage, its seed included."""
+        given = row.options if row.seed is None else {**row.options, "seed": row.seed}
+        return split_options(given, self.finish_names, self.text_names)
+
+
+class _Loaded:
+    """Loads once when the actor starts; what went wrong is told by the first block.
+
+    An error in the constructor would make Ray start the actor again and again.
+    """
+
+    def __init__(self, setup: StageSetup) -> None:
+        self._setup = setup
+        self._problem: DreamCadError | None = None
+        try:
+            import_modules(setup.modules)
+            self._load()
+        except DreamCadError as error:
+            self._problem = error
+
+    def _load(self) -> None:
+        raise NotImplementedError
+
+    def _refuse_if_broken(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+
+
+class DrawPictures(_Loaded):
+    """The text stage: rows with a prompt get a picture, others pass."""
+
+    def _load(self) -> None:
+        cap_gpu_memory(self._setup.text_gpu_share)
+        self._stage = TextToImage(self._setup.text_source)
+        self._stage.load()
+
+    def __call__(self, block: Block) -> Iterator[dict[str, NDArray[Any]]]:
+        """Draw the pictures of a block."""
+        self._refuse_if_broken()
+        for item in begun_items(self._setup, "draw", block):
+            yield _as_block([worked(item, self._draw)])
+
+    def _draw(self, item: Item) -> Item:
+        if item.row.prompt is None:
+            return item
+        drawn = self._stage.generate(item.row.prompt, **self._setup.split(item.row).text)
+        return replace(item, picture=np.asarray(drawn.image))
+
+
+class GenerateMeshes(_Loaded):
+    """The model."""
+
+    _model: Model3D
+
+    def _load(self) -> None:
+        setup = self._setup
+        self._gpu = GpuLoad()
+        cap_gpu_memory(setup.gpu_share)
+        self._model = ModelFactory.create_model(setup.model, **setup.model_options)
+        self._model.load_model()
+        if setup.is_alone:
+            use_all_cores()
+        self._model.warm_up()
+
+    def __call__(self, block: Block) -> Iterator[dict[str, NDArray[Any]]]:
+        """Make the meshes of a block."""
+        self._refuse_if_broken()
+        for item in begun_items(self._setup, "generate", block):
+            made = worked(item, self._generate)
+            yield _as_block([replace(made, gpu_percent=self._gpu.percent())])
+
+    def _generate(self, item: Item) -> Item:
+        split = self._setup.split(item.row)
+        options = split.model
+        if item.picture is not None:
+            result = self._model.generate_from_image(item.picture, **options)
+        elif item.row.image is not None:
+            picture = load_image(
+                read_limited(item.row.image, ImageLimits.from_settings().max_bytes)
+            )
+            result = self._model.generate_from_image(picture, **options)
+        else:
+            result = self._model.generate_from_text(str(item.row.prompt), **split.text | options)
+        return replace(item, picture=None, result=result)
+
+
+class FinishMeshes:
+    """Cleans up, exports, writes the meshes and then their rows of the manifest; CPUs only.
+
+    Durable: when a block returns, its rows are in the manifest.
+
+    Args:
+        setup: of the batch.
+    """
+
+    def __init__(self, setup: StageSetup) -> None:
+        self._setup = setup
+        self._manifest = Manifest(setup.storage)
+
+    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
+        """Finish the meshes of a block."""
+        entries, loads = [], []
+        for item in begun_items(self._setup, "finish", block):
+            entries.append(self._finish(item))
+            loads.append(np.nan if item.gpu_percent is None else item.gpu_percent)
+        self._manifest.add(entries)
+        return {
+            "is_completed": np.array([entry.status == COMPLETED for entry in entries]),
+            "gpu_percent": np.array(loads, np.float32),
+        }
+
+    def _finish(self, item: Item) -> Entry:
+        row = item.row
+        path = f"meshes/{row.id[:2]}/{row.id}.{self._setup.format}"
+        done = worked(item, lambda item: self._publish(item, path))
+        has_mesh = done.error is None
+        return Entry(
+            id=row.id,
+            index=row.index,
+            status=COMPLETED if has_mesh else FAILED,
+            path=path if has_mesh else None,
+            model=row.model,
+            prompt=row.prompt,
+            image=row.image,
+            seed=row.seed,
+            seconds=round(done.seconds, 4),
+            error=done.error,
+        )
+
+    def _publish(self, item: Item, path: str) -> Item:
+        result = item.result
+        if result is None or len(result.faces) == 0:
+            raise GenerationError("The model gave an empty mesh.", hint="Try another seed.")
+        wishes = FinishOptions.model_validate(self._setup.split(item.row).finish)
+        mesh = result.to_mesh()
+        if wishes.target_faces is not None or wishes.min_component:
+            mesh = finish_mesh(
+                mesh, target_faces=wishes.target_faces, min_component=wishes.min_component
+            )
+        receipt = {**result.metadata, "row_id": item.row.id, "prompt": item.row.prompt}
+        content = mesh_bytes(replace(mesh, extras=receipt), self._setup.format)
+        self._setup.storage.write(path, content)
+        return item
+
+
+def begun_items(setup: StageSetup, stage: str, block: Block) -> Iterator[Item]:
+    """Yield the items of a block; those whose row kills its worker come with an error."""
+    if "part" in block:
+        items = [Item(row) for path in block["part"] for row in read_part(setup.storage, str(path))]
+    else:
+        items = list(block["item"])
+    by_id = {item.row.id: item for item in items}
+    for row, may_try in begin_rows(setup.tally, stage, [item.row for item in items]):
+        item = by_id[row.id]
+        if may_try:
+            yield item
+        else:
+            yield replace(item, error="The process died each time while it worked on this row.")
+
+
+def worked(item: Item, work: Callable[[Item], Item]) -> Item:
+    """Return the item after ``work``; an error of the work becomes the item's own."""
+    if item.error is not None:
+        return item
+    started = time.monotonic()
+    try:
+        item = work(item)
+    except DreamCadError as error:
+        item = replace(item, error=str(error), result=None, picture=None)
+    except Exception as error:  # noqa: BLE001 - a model's code fails in any way: its row fails
+        text = f"{type(error).__name__}: {error}"
+        item = replace(item, error=text, result=None, picture=None)
+    return replace(item, seconds=item.seconds + time.monotonic() - started)
+
+
+def _as_block(items: Sequence[Item]) -> dict[str, NDArray[Any]]:
+    column = np.empty(len(items), dtype=object)
+    column[:] = items
+    return {"item": column}
