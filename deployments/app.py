@@ -16,6 +16,8 @@ from deployments.plan import ModelPlan, TextPlan, cluster_gpu_gb, plan_models, p
 from deployments.process import import_modules
 from deployments.router import Router
 from deployments.stages import MeshFinisher, TextToImageReplica
+from dream_cad.exceptions import InvalidConfigError
+from dream_cad.queue.database import sqlite_path
 from dream_cad.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -50,9 +52,17 @@ def build_app(args: AppArgs) -> Application:
     for plan in plans:
         logger.info("model %s: %s", plan.name, plan.reason)
     artifacts_root = f"{output_dir}/jobs"
-    router = _deployment(Router, "router", _SMALL_CPU, max_ongoing=_MANY).bind(
+    if args.queue.routers > 1 and sqlite_path(database_url) is not None:
+        raise InvalidConfigError(
+            f"args.queue.routers is {args.queue.routers}, but SQLite can have one router only.",
+            hint="Set args.database_url (or DREAM_CAD_DATABASE_URL) to a PostgreSQL database.",
+        )
+    router = _deployment(
+        Router, "router", _SMALL_CPU, num_replicas=args.queue.routers, max_ongoing=_MANY
+    ).bind(
         args,
         database_url,
+        artifacts_root,
         deployed,
         {plan.name: _bind_model(plan, args, artifacts_root) for plan in deployed},
         _bind_text(text_plan) if text_plan is not None else None,

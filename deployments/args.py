@@ -67,6 +67,12 @@ class LimitsArgs(_Args):
     job_timeout_s: float = Field(1800.0, gt=0, description="Working time of one attempt.")
     generate_timeout_s: float = Field(60.0, gt=0, description="Default wait of POST /v1/generate.")
     max_wait_s: float = Field(3600.0, gt=0, description="Longest wait of POST /v1/generate.")
+    result_ttl_s: float | None = Field(
+        None, gt=0, description="Results are deleted after so long; kept when not given."
+    )
+    keep_records_s: float = Field(
+        90 * 86_400.0, gt=0, description="Records of jobs without a result are kept so long."
+    )
 
 
 class QueueArgs(_Args):
@@ -76,6 +82,12 @@ class QueueArgs(_Args):
     look_ahead: int = Field(1, ge=0, le=8, description="Jobs prepared before a slot is free.")
     retry_backoff_s: float = Field(1.0, ge=0, description="Rest before another attempt.")
     cancel_grace_s: float = Field(10.0, gt=0, description="Time to stop before it is forced.")
+    ageing_s: float = Field(
+        1200.0, gt=0, description="Waiting time after which a job ranks one priority higher."
+    )
+    routers: int = Field(
+        1, ge=1, le=64, description="Router replicas; more than one needs PostgreSQL."
+    )
 
 
 class AppArgs(_Args):

@@ -6,16 +6,21 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from deployments.attempt import Stages
+from deployments.database_thread import DatabaseThread
+from deployments.endings import record_outcome
 from deployments.failures import CLUSTER_ERRORS
-from deployments.jobrun import JobRun, Stages
+from deployments.jobrun import JobRun, Site
 from deployments.messages import Failed, Finished, ModelInfo
+from deployments.metrics import RouterMetrics
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import JobStateError, StorageError
-from dream_cad.queue import GenerationJob, JobPriority, JobQueue
+from dream_cad.queue import GenerationJob, JobPriority
 
 logger = logging.getLogger(__name__)
 
@@ -23,29 +28,25 @@ _IDLE_S = 1.0
 _ADOPT_EVERY_S = 0.25
 _UNREADY_PAUSE_S = 15.0
 _SMOOTHING = 0.3
-
-
-class Database(Protocol):
-    """Runs a method of the queue in the thread that owns the database."""
-
-    def __call__(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        """Call ``verb(*args, **kwargs)`` there."""
+_HIGHEST = max(priority.value for priority in JobPriority)
 
 
 class Lane:
     """Keeps the slots of one model busy with the best jobs.
 
     A job stays in the queue until a slot is free; ``look_ahead`` jobs beyond the slots are
-    claimed early so that their picture is made while the model works. A job more urgent than all
-    of those is claimed too and overtakes them at the gate, so an urgent job runs next.
+    claimed early so that their picture is made while the model works. Whoever is about to use a
+    slot first looks for a more urgent job in the queue, and hands the slot to it: an urgent job
+    runs next, whatever was claimed ahead.
 
     Args:
         plan: the model.
         stages: what its jobs run on.
-        queue: the queue, called only through ``database``.
-        database: see Database.
+        database: the queue's thread.
+        metrics: what is counted.
         look_ahead: jobs prepared beyond the free slots.
         router_id: told to the replicas, so that they drop an earlier router's work.
+        find_site: the lane of another model.
         on_change: called with the id of a job that changed.
     """
 
@@ -53,22 +54,25 @@ class Lane:
         self,
         plan: ModelPlan,
         stages: Stages,
-        queue: JobQueue,
-        database: Database,
+        database: DatabaseThread,
+        metrics: RouterMetrics,
         *,
         look_ahead: int,
         router_id: str,
+        find_site: Callable[[str], Site | None],
         on_change: Callable[[str], None],
     ) -> None:
         self.plan = plan
+        self.stages = stages
         self.info = ModelInfo(is_ready=False)
         self.runs: dict[str, JobRun] = {}
         self.mean_s: float | None = None
-        self._stages = stages
-        self._queue = queue
+        self.loads = 0
         self._database = database
+        self._metrics = metrics
         self._look_ahead = look_ahead
         self._router_id = router_id
+        self._find_site = find_site
         self._on_change = on_change
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,40 +85,112 @@ class Lane:
         """Estimate the seconds until the job at ``position`` in the line is done."""
         if self.mean_s is None:
             return None
-        return self.mean_s * (1 + math.ceil(position / max(self.plan.num_replicas, 1)))
+        return self.mean_s * (1 + math.ceil(position / max(self.stages.gate.slots, 1)))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what GET /v1/cluster shows of this model."""
+        return {
+            "ready": self.info.is_ready,
+            "slots": self.stages.gate.slots,
+            "running": len(self.runs),
+            "seconds_per_job": self.mean_s,
+            "loads": self.loads,
+            "num_gpus": self.plan.num_gpus,
+        }
 
     async def serve(self) -> None:
         """Dispatch for ever."""
+        await self._until_licensed()
         await self._until_ready()
         while True:
             self._wake.clear()
-            job = await self._claim()
+            job = await self._claim(self._needed_level())
             if job is None:
                 await self._rest(_IDLE_S)
-                continue
-            run = JobRun(job, self._stages, partial(self._changed, job.id))
-            self.runs[job.id] = run
-            task = asyncio.create_task(self._work(run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            else:
+                self._start(job, is_reserved=False)
+
+    @asynccontextmanager
+    async def hold_slot(self, run: JobRun) -> AsyncIterator[None]:
+        """Hold a slot of the model for the length of the block, unless a more urgent job needs it.
+
+        A job that was given its slot when it was claimed has it already.
+        """
+        if not run.is_reserved:
+            await self._take_turn(run)
+        run.is_reserved = False
+        run.has_slot = True
+        self._wake.set()
+        try:
+            yield
+        finally:
+            run.has_slot = False
+            self.stages.gate.release()
+
+    async def _take_turn(self, run: JobRun) -> None:
+        await self.stages.gate.acquire(run.rank)
+        while True:
+            try:
+                urgent = await self._claim(run.level + 1)
+            except BaseException:
+                self.stages.gate.release()
+                raise
+            if urgent is None:
+                return
+            # The slot is the other's now, from its first stage on; wait for the next one.
+            self._start(urgent, is_reserved=True)
+            await self.stages.gate.acquire(run.rank)
+
+    def _start(self, job: GenerationJob, *, is_reserved: bool) -> None:
+        run = JobRun(job, self, self._find_site, partial(self._changed, job.id))
+        run.is_reserved = is_reserved
+        self.runs[job.id] = run
+        task = asyncio.create_task(self._work(run))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def adopt(self) -> None:
+        """Ask the replicas how they are, and count their slots."""
+        try:
+            asked = self.stages.model.broadcast("adopt", self._router_id)
+            infos: list[ModelInfo] = await asked.results_async()
+            if self.stages.text is not None:
+                await self.stages.text.broadcast("adopt", self._router_id).results_async()
+        except CLUSTER_ERRORS as error:
+            logger.info("model %s is silent: %s", self.plan.name, type(error).__name__)
+            return
+        if infos:
+            self.info = next((info for info in infos if info.is_ready), infos[0])
+
+    async def _until_licensed(self) -> None:
+        """Wait until an administrator has accepted the licence of the weights, if they have one."""
+        license = self.plan.weights_license
+        if not self.plan.needs_acceptance or license is None:
+            return
+        licenses = self._database.queue.licenses
+        while not await self._database(licenses.is_accepted, self.plan.name, license):
+            problem = {
+                "type": "license-not-accepted",
+                "title": "Licence not accepted",
+                "detail": f"The weights of {self.plan.name} are under the {license}, which an "
+                "administrator has to accept before they are served.",
+                "hint": f"dream-cad licenses accept {self.plan.name}, or POST /v1/admin/licenses.",
+            }
+            self.info = ModelInfo(is_ready=False, problem=problem)
+            await self._rest(_UNREADY_PAUSE_S)
+            self._wake.clear()
+        self.info = ModelInfo(is_ready=False)
 
     async def _until_ready(self) -> None:
         """Ask the replicas until one can take jobs."""
         while True:
-            try:
-                asked = self._stages.model.broadcast("adopt", self._router_id)
-                infos: list[ModelInfo] = await asked.results_async()
-                if self._stages.text is not None:
-                    await self._stages.text.broadcast("adopt", self._router_id).results_async()
-            except CLUSTER_ERRORS as error:
-                logger.info("model %s is silent: %s", self.plan.name, type(error).__name__)
-                infos = []
-            if infos:
-                self.info = next((info for info in infos if info.is_ready), infos[0])
+            await self.adopt()
             if self.info.is_ready:
+                self.loads += 1
+                self._metrics.loads.inc(tags={"model": self.plan.name})
                 logger.info("model %s is ready", self.plan.name)
                 return
-            await asyncio.sleep(_UNREADY_PAUSE_S if infos else _ADOPT_EVERY_S)
+            await asyncio.sleep(_UNREADY_PAUSE_S if self.info.problem else _ADOPT_EVERY_S)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -122,22 +198,31 @@ class Lane:
         except TimeoutError:
             return
 
-    async def _claim(self) -> GenerationJob | None:
-        ahead = [run.job.priority.value for run in self.runs.values() if not run.has_slot]
-        above = None
-        if len(ahead) >= self._stages.gate.free + self._look_ahead:
-            if not ahead or max(ahead) == JobPriority.URGENT.value:
-                return None
-            above = JobPriority(max(ahead))
+    def _needed_level(self) -> int:
+        """Return the least level worth claiming: any, or more than what waits here already."""
+        ahead = [run.level for run in self.runs.values() if not (run.has_slot or run.is_reserved)]
+        if len(ahead) < self.stages.gate.free + self._look_ahead:
+            return 0
+        return max(ahead, default=_HIGHEST) + 1
+
+    async def _claim(self, level: int) -> GenerationJob | None:
+        if level > _HIGHEST:
+            return None
         try:
             job: GenerationJob | None = await self._database(
-                self._queue.get_next_job, self.plan.name, above_priority=above
+                self._database.queue.get_next_job,
+                self.plan.name,
+                above_priority=level - 1 if level > 0 else None,
+                estimate_s=(self.mean_s or 1.0) * self.stages.gpu_share,
             )
         except StorageError as error:
             logger.error("no job can be claimed: %s", error)
             return None
         if job is not None:
-            logger.info("job %s running, attempt %d of %d", job.id, job.attempts, job.max_attempts)
+            logger.info(
+                "job running",
+                extra={"job_id": job.id, "model": self.plan.name, "attempt": job.attempts},
+            )
             self._on_change(job.id)
         return job
 
@@ -146,6 +231,9 @@ class Lane:
         started = time.monotonic()
         try:
             outcome = await run.run()
+            if run.is_reserved:
+                self.stages.gate.release()  # it ended before it came to the model
+                run.is_reserved = False
             if not run.is_abandoned:
                 await self._record(run, outcome)
             if isinstance(outcome, Finished):
@@ -160,21 +248,31 @@ class Lane:
             self._changed(job_id)
 
     async def _record(self, run: JobRun, outcome: Finished | Failed) -> None:
-        job, token = run.job, run.job.lease_token or ""
-        queue = self._queue
-        if isinstance(outcome, Finished):
-            await self._database(queue.complete, job.id, token, outcome.key, run.timings)
-            state = "completed"
-        elif outcome.is_cancelled:
-            await self._database(queue.confirm_cancelled, job.id, token)
-            state = "cancelled"
-        elif outcome.is_retryable:
-            status = await self._database(queue.retry, job.id, token, outcome.problem)
-            state = f"{status.value} again: {outcome.problem.get('detail')}"
-        else:
-            await self._database(queue.fail, job.id, token, outcome.problem)
-            state = f"failed: {outcome.problem.get('detail')}"
-        logger.info("job %s %s after %.2f s", job.id, state, run.elapsed_s)
+        job, usage = run.job, run.usage
+        status = await self._database.persistently(
+            record_outcome,
+            self._database.queue,
+            job,
+            outcome,
+            timings=usage.timings,
+            gpu_seconds=usage.gpu_seconds,
+            peak_memory_bytes=usage.peak_memory_bytes,
+            backoff_s=self.stages.backoff_s,
+        )
+        problem = outcome.problem if isinstance(outcome, Failed) else {}
+        self._metrics.ended(self.plan.name, status.value, usage.timings, problem)
+        logger.info(
+            "job %s",
+            status.value,
+            extra={
+                "job_id": job.id,
+                "model": self.plan.name,
+                "attempt": job.attempts,
+                "seconds": round(run.elapsed_s, 3),
+                "gpu_seconds": round(usage.gpu_seconds, 3),
+                "problem": problem.get("detail"),
+            },
+        )
 
     def _measure(self, seconds: float) -> None:
         known = self.mean_s if self.mean_s is not None else seconds

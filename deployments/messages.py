@@ -173,18 +173,3 @@ class JobEventView:
     event_id: int | None
     kind: str
     view: JobView
-
-
-@dataclass(frozen=True)
-class FollowedEvent:
-    """What following a job yields.
-
-    Attributes:
-        event_id: number of a change of state, which a client can go on from; None for progress.
-        kind: the new state, or ``progress``.
-        view: the job.
-    """
-
-    event_id: int | None
-    kind: str
-    view: JobView

@@ -7,8 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-TEXT_OPTIONS = frozenset({"num_inference_steps", "guidance_scale", "negative_prompt"})
-"""Options of the text stage; ``seed`` goes to it and to the model."""
+from dream_cad.models.image_options import ImageModelOptions
+
+TEXT_OPTIONS = {
+    "num_inference_steps": "num_inference_steps",
+    "guidance_scale": "guidance_scale",
+    "negative_prompt": "negative_prompt",
+}
+"""Options of the text stage for models that do not say otherwise, and its argument that each
+becomes; ``seed`` goes to it and to the model."""
 
 
 class FinishOptions(BaseModel):
@@ -42,17 +49,29 @@ def finisher_options(model_options: type[BaseModel] | None) -> frozenset[str]:
     return frozenset(FinishOptions.model_fields.keys() - own)
 
 
-def split_options(options: dict[str, Any], finish_names: frozenset[str]) -> SplitOptions:
+def text_options(model_options: type[BaseModel] | None) -> dict[str, str]:
+    """Return the text stage's options under the names that a model gives them."""
+    if model_options is not None and issubclass(model_options, ImageModelOptions):
+        return dict(model_options.text_options)
+    return dict(TEXT_OPTIONS)
+
+
+def split_options(
+    options: dict[str, Any], finish_names: frozenset[str], text_names: dict[str, str]
+) -> SplitOptions:
     """Sort a job's flat options by the stage that reads them.
 
     Args:
         options: as submitted.
         finish_names: what ``finisher_options`` says for the model.
+        text_names: what ``text_options`` says for it.
     """
-    text = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
+    text = {text_names[name]: value for name, value in options.items() if name in text_names}
     finish = {name: value for name, value in options.items() if name in finish_names}
     model = {
-        name: value for name, value in options.items() if name not in text and name not in finish
+        name: value
+        for name, value in options.items()
+        if name not in text_names and name not in finish
     }
     if "seed" in options:
         text["seed"] = options["seed"]

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from deployments.args import AppArgs, ModelArgs, TextToImageArgs
 from deployments.calls import list_nodes
-from deployments.options import finisher_options
+from deployments.options import TEXT_OPTIONS, finisher_options, text_options
 from dream_cad.checkpoints import TEXT_TO_IMAGE, nano_folder
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.availability import ModelAvailability, get_availability
@@ -23,6 +23,7 @@ _BYTES_PER_GB = 10**9
 _CPU_OF_GPU_MODEL = 1.0
 _CPU_OF_CPU_MODEL = 0.25  # bookkeeping: a laptop of one core must hold all deployments
 _NANO_VRAM_GB = 1.0
+_FREE_LICENSES = frozenset({"MIT", "Apache-2.0", "BSD-3-Clause"})
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class ModelPlan:
         needs_picture: whether text goes through the shared text stage first.
         capabilities: as registered.
         finish_options: names of the options that the finisher reads.
+        text_options: options of the text stage, and its argument that each becomes.
     """
 
     name: str
@@ -54,6 +56,19 @@ class ModelPlan:
     needs_picture: bool = False
     capabilities: ModelCapabilities | None = None
     finish_options: frozenset[str] = frozenset()
+    text_options: dict[str, str] = field(default_factory=lambda: dict(TEXT_OPTIONS))
+
+    @property
+    def weights_license(self) -> str | None:
+        """Licence of the weights; nano's are the package's own."""
+        if self.checkpoint == "nano":
+            return "Apache-2.0"
+        return self.capabilities.license_type if self.capabilities is not None else None
+
+    @property
+    def needs_acceptance(self) -> bool:
+        """Whether an administrator has to accept the licence before the model is served."""
+        return self.checkpoint is not None and self.weights_license not in _FREE_LICENSES
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,7 @@ def _plan_model(model: ModelArgs, gpu_gb: float) -> ModelPlan:
         needs_picture=model_class.text_through_image,
         capabilities=capabilities,
         finish_options=finisher_options(model_class.options_model()),
+        text_options=text_options(model_class.options_model()),
     )
 
 

@@ -52,3 +52,18 @@ def use_all_cores() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def reset_gpu_peak() -> None:
+    """Start measuring the peak of GPU memory anew."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def gpu_peak_bytes() -> int | None:
+    """Return the GPU memory allocated at most since ``reset_gpu_peak``; None without a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.max_memory_allocated())

@@ -6,41 +6,33 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-import dream_cad
 from deployments.args import AppArgs
 from deployments.calls import list_nodes
-from deployments.gate import PriorityGate
+from deployments.database_thread import DatabaseThread
+from deployments.endings import announce, cancel
 from deployments.gateway_desk import GatewayDesk
-from deployments.jobrun import JobRun, Stages
-from deployments.lane import Lane
+from deployments.jobrun import JobRun
+from deployments.lanes import open_lanes
 from deployments.messages import JobView, ModelInfo
+from deployments.metrics import RouterMetrics
 from deployments.plan import ModelPlan
-from dream_cad.exceptions import (
-    JobNotFoundError,
-    JobStateError,
-    QueueFullError,
-    StorageError,
-)
-from dream_cad.queue import (
-    GenerationJob,
-    JobFilter,
-    JobQueue,
-    JobStatus,
-)
+from deployments.sweeper import Sweeper
+from deployments.watching import Watch, Watchers, wait_for
+from deployments.webhooks import WebhookSender
+from dream_cad.artifacts import ArtifactStore
+from dream_cad.exceptions import JobNotFoundError, ModelUnavailableError, QueueFullError
+from dream_cad.log import configure_logging
+from dream_cad.queue import GenerationJob, JobFilter, JobQueue, JobStatus
 from dream_cad.queue.database import OwnerLock, sqlite_path
-from dream_cad.queue.jobs import new_job_id
 
 logger = logging.getLogger(__name__)
 
-_BEATS_PER_LEASE = 3
 _OWNERSHIP_TIMEOUT_S = 60.0
-_FINISHING_PER_SLOT = 4
+_LICENSE_PROBLEM = "license-not-accepted"
 
 
 class Router(GatewayDesk):
@@ -53,6 +45,7 @@ class Router(GatewayDesk):
     Args:
         args: the application's arguments.
         database_url: the queue's database.
+        artifacts_root: where results are published.
         plans: the deployed models.
         models: their handles by name.
         text: the text stage's handle, if there is one.
@@ -63,20 +56,30 @@ class Router(GatewayDesk):
         self,
         args: AppArgs,
         database_url: str,
+        artifacts_root: str,
         plans: list[ModelPlan],
         models: dict[str, DeploymentHandle[Any]],
         text: DeploymentHandle[Any] | None,
         finisher: DeploymentHandle[Any],
     ) -> None:
+        configure_logging()
         self._args = args
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
-        self._queue = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._open, database_url
+        self._thread = DatabaseThread(lambda: self._open(database_url))
+        await self._thread.open()
+        self._queue = self._thread.queue
+        self._watchers = Watchers()
+        self._metrics = RouterMetrics()
+        self._lanes = open_lanes(
+            args,
+            plans,
+            models,
+            text,
+            finisher,
+            database=self._thread,
+            metrics=self._metrics,
+            on_change=self._watchers.changed,
         )
-        self._watchers: dict[str, set[asyncio.Event]] = {}
-        self._lanes = self._open_lanes(plans, models, text, finisher)
-        loops = [lane.serve() for lane in self._lanes.values()]
-        self._loops = [asyncio.create_task(loop) for loop in [*loops, self._beat()]]
+        self._loops = [asyncio.create_task(loop) for loop in self._make_loops(artifacts_root)]
 
     def _open(self, database_url: str) -> JobQueue:
         path = sqlite_path(database_url)
@@ -84,75 +87,84 @@ class Router(GatewayDesk):
             database_url,
             lease_s=self._args.queue.lease_s,
             max_pending=self._args.limits.max_pending,
+            ageing_s=self._args.queue.ageing_s,
+            result_ttl_s=self._args.limits.result_ttl_s,
         )
         if path is not None:
             self._lock = OwnerLock(path)
             self._lock.acquire(_OWNERSHIP_TIMEOUT_S)
             for job in queue.recover():
+                announce(queue, job)
                 logger.info(
-                    "job %s taken back from an earlier router: %s", job.id, job.status.value
+                    "taken back from an earlier router",
+                    extra={"job_id": job.id, "status": job.status.value},
                 )
         return queue
 
-    def _open_lanes(
-        self,
-        plans: list[ModelPlan],
-        models: dict[str, DeploymentHandle[Any]],
-        text: DeploymentHandle[Any] | None,
-        finisher: DeploymentHandle[Any],
-    ) -> dict[str, Lane]:
-        finishing = asyncio.Semaphore(
-            _FINISHING_PER_SLOT * self._args.finisher.num_replicas * self._args.finisher.concurrency
+    def _make_loops(self, artifacts_root: str) -> list[Any]:
+        sweeper = Sweeper(
+            self._thread,
+            self._lanes,
+            ArtifactStore(artifacts_root),
+            self._metrics,
+            lease_s=self._args.queue.lease_s,
+            keep_records_s=self._args.limits.keep_records_s,
+            on_change=self._watchers.changed,
         )
-        text_gate = PriorityGate(self._args.text_to_image.num_replicas)
-        router_id = new_job_id()
-        lanes = {}
-        for plan in plans:
-            stages = Stages(
-                model=models[plan.name],
-                text=text if plan.needs_picture else None,
-                text_gate=text_gate,
-                finisher=finisher,
-                gate=PriorityGate(plan.num_replicas),
-                finishing=finishing,
-                timeout_s=self._args.limits.job_timeout_s,
-                grace_s=self._args.queue.cancel_grace_s,
-                backoff_s=self._args.queue.retry_backoff_s,
-                finish_options=plan.finish_options,
-                receipt={"dream_cad": dream_cad.__version__, "checkpoint": plan.checkpoint},
-            )
-            lanes[plan.name] = Lane(
-                plan,
-                stages,
-                self._queue,
-                self._database,
-                look_ahead=self._args.queue.look_ahead,
-                router_id=router_id,
-                on_change=self._changed,
-            )
-        return lanes
+        sender = WebhookSender(self._queue.webhooks, self._args.webhooks, self._webhook_secret)
+        lanes = [lane.serve() for lane in self._lanes.values()]
+        return [*lanes, sweeper.beat(), sweeper.clean(), sender.run()]
+
+    def _webhook_secret(self, owner: str) -> str | None:
+        key = self._queue.keys.get(owner)
+        return None if key is None else key.webhook_secret
 
     async def submit(self, job: GenerationJob) -> JobView:
         """Add a job; adding the same id again gives the job that is there.
 
+        A job whose result is known already (same ``cache_key``) is completed at once.
+
         Raises:
             QueueFullError: with ``retry_after_s`` in its details.
             IdempotencyConflictError: the key was used for another request.
+            ModelUnavailableError: the model's licence has not been accepted.
             StorageError: the job could not be made durable.
         """
-        known = await self._database(self._queue.get_job, job.id)
-        if known is None:
-            try:
-                job_id = await self._database(self._queue.add_job, job)
-            except QueueFullError as error:
-                error.details["retry_after_s"] = self._retry_after_s(job.model_name)
-                raise
-            logger.info("job %s pending: %s, %s", job_id, job.model_name, job.priority.name)
-        else:
-            job_id = known.id
+        self._require_license(job)
+        try:
+            job_id = await self._add(job)
+        except QueueFullError as error:
+            error.details["retry_after_s"] = self._retry_after_s(job.model_name)
+            raise
         if (lane := self._lanes.get(job.model_name)) is not None:
             lane.wake()
         return await self.get(job_id)
+
+    async def _add(self, job: GenerationJob) -> str:
+        # A gateway that lost the answer of a router asks again: the id tells.
+        if await self._database(self._queue.get_job, job.id) is not None:
+            return job.id
+        if job.cache_key is not None and job.policy.get("use_cache", True):
+            source = await self._database(self._queue.find_cached, job.cache_key)
+            if source is not None:
+                return str(await self._database(self._add_cached, job, source))
+        key = await self._database(self._queue.keys.get, job.owner) if job.owner else None
+        return await self._thread.add(job, None if key is None else key.max_pending)
+
+    def _add_cached(self, job: GenerationJob, source: GenerationJob) -> str:
+        with self._queue.grouped():
+            job_id = self._queue.add_cached(job, source)
+            if (added := self._queue.get_job(job_id)) is not None:
+                announce(self._queue, added)
+        return job_id
+
+    def _require_license(self, job: GenerationJob) -> None:
+        lane = self._lanes.get(job.model_name)
+        problem = lane.info.problem if lane is not None else None
+        if problem is not None and problem.get("type") == _LICENSE_PROBLEM:
+            raise ModelUnavailableError(
+                str(problem["detail"]), hint=problem.get("hint"), details={"model": job.model_name}
+            )
 
     async def get(self, job_id: str) -> JobView:
         """Return a job as it is now.
@@ -178,56 +190,33 @@ class Router(GatewayDesk):
         Raises:
             JobNotFoundError: no such job.
         """
-        status = await self._database(self._queue.cancel, job_id)
+        status = await self._database(cancel, self._queue, job_id)
         if status is JobStatus.RUNNING and (run := self._find_run(job_id)) is not None:
             run.stop()
-        self._changed(job_id)
+        self._watchers.changed(job_id)
         return await self.get(job_id)
 
     async def wait(self, job_id: str, timeout_s: float) -> JobView:
         """Return the job once it has ended, or after ``timeout_s`` seconds as it then is."""
         deadline = time.monotonic() + timeout_s
-        with _Watch(self._watchers, job_id) as changed:
+        with self._watching(job_id) as changed:
             while True:
                 changed.clear()
                 view = await self.get(job_id)
                 left = deadline - time.monotonic()
                 if view.job.status.is_final or left <= 0:
                     return view
-                await _wait_for(changed, min(left, 1.0))
-
-    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
-        """Yield the job now and whenever it changed, until it has ended."""
-        with _Watch(self._watchers, job_id) as changed:
-            last: tuple[Any, ...] | None = None
-            while True:
-                changed.clear()
-                view = await self.get(job_id)
-                state = (view.job.status, view.job.stage, view.job.progress, view.position)
-                if state != last:
-                    last = state
-                    yield view
-                if view.job.status.is_final:
-                    return
-                await _wait_for(changed, 1.0)
+                await wait_for(changed, min(left, 1.0))
 
     async def cluster(self) -> dict[str, Any]:
-        """Return GPUs, replicas, queue depth by model and priority, and what is paused."""
+        """Return nodes, slots, queue depth by model and priority, loads, and what is paused."""
         switches = await self.switches()
         depth = await self._database(self._queue.depth)
         return {
             "paused": switches.all_paused,
             "paused_models": list(switches.models),
             "draining": switches.draining,
-            "models": {
-                name: {
-                    "ready": lane.info.is_ready,
-                    "slots": lane.plan.num_replicas,
-                    "running": len(lane.runs),
-                    "seconds_per_job": lane.mean_s,
-                }
-                for name, lane in self._lanes.items()
-            },
+            "models": {name: lane.facts() for name, lane in self._lanes.items()},
             "depth": [
                 {
                     "model": entry.model_name,
@@ -246,8 +235,8 @@ class Router(GatewayDesk):
         """Return what each deployed model says of itself."""
         return {name: lane.info for name, lane in self._lanes.items()}
 
-    def _watching(self, job_id: str) -> _Watch:
-        return _Watch(self._watchers, job_id)
+    def _watching(self, job_id: str) -> Watch:
+        return self._watchers.watch(job_id)
 
     def _wake_all(self) -> None:
         for lane in self._lanes.values():
@@ -277,64 +266,11 @@ class Router(GatewayDesk):
         lane = self._lanes.get(model_name)
         return max(1.0, lane.mean_s) if lane is not None and lane.mean_s else 30.0
 
-    def _changed(self, job_id: str) -> None:
-        for event in self._watchers.get(job_id, ()):
-            event.set()
-
     async def _database(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the queue in the one thread that owns the database."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, partial(verb, *args, **kwargs))
+        return await self._thread(verb, *args, **kwargs)
 
-    async def _beat(self) -> None:
-        """Extend the leases of what runs, and take back what lapsed."""
-        while True:
-            await asyncio.sleep(self._args.queue.lease_s / _BEATS_PER_LEASE)
-            try:
-                for lane in self._lanes.values():
-                    for run in list(lane.runs.values()):
-                        await self._extend(run)
-                for job in await self._database(self._queue.requeue_expired):
-                    logger.warning("job %s: its lease lapsed, now %s", job.id, job.status.value)
-                    self._changed(job.id)
-            except StorageError as error:
-                logger.error("the leases cannot be extended: %s", error)
-            for lane in self._lanes.values():
-                lane.wake()
-
-    async def _extend(self, run: JobRun) -> None:
-        job = run.job
-        try:
-            is_cancelled = await self._database(
-                self._queue.report_progress, job.id, job.lease_token, job.progress, job.stage
-            )
-        except (JobStateError, JobNotFoundError):
-            if self._find_run(job.id) is run:
-                run.abandon()
-            return
-        if is_cancelled:
-            run.stop()
-
-
-class _Watch:
-    """Registers an event that is set whenever a job changes."""
-
-    def __init__(self, watchers: dict[str, set[asyncio.Event]], job_id: str) -> None:
-        self._watchers, self._job_id, self._event = watchers, job_id, asyncio.Event()
-
-    def __enter__(self) -> asyncio.Event:
-        self._watchers.setdefault(self._job_id, set()).add(self._event)
-        return self._event
-
-    def __exit__(self, *_: object) -> None:
-        events = self._watchers[self._job_id]
-        events.discard(self._event)
-        if not events:
-            del self._watchers[self._job_id]
-
-
-async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return
+    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
+        """Yield the job now and whenever it changed, until it has ended."""
+        async for event in self.follow(job_id, None):
+            yield event.view

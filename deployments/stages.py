@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deployments.acceptance import judge
 from deployments.failures import problem_of
 from deployments.messages import (
     MESH_FILE,
@@ -27,6 +28,7 @@ from deployments.messages import (
     FinishRequest,
     ModelInfo,
     Picture,
+    Rejected,
     StageRequest,
 )
 from deployments.options import FinishOptions
@@ -113,8 +115,8 @@ class MeshFinisher:
         self._artifacts = ArtifactStore(artifacts_root)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="finish")
 
-    async def finish(self, request: FinishRequest) -> Finished:
-        """Finish and publish one result.
+    async def finish(self, request: FinishRequest) -> Finished | Rejected:
+        """Finish and publish one result, unless it does not pass the gates asked for.
 
         Raises:
             GenerationError: the mesh is empty.
@@ -123,13 +125,24 @@ class MeshFinisher:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._finish, request)
 
-    def _finish(self, request: FinishRequest) -> Finished:
+    async def discard(self, key: str) -> None:
+        """Delete a published result that was not chosen."""
+        await asyncio.to_thread(self._artifacts.delete, key)
+
+    def _finish(self, request: FinishRequest) -> Finished | Rejected:
         clock = _Laps()
         result, picture = request.result, request.picture
         options = FinishOptions.model_validate(request.options)
         mesh = _cleaned(result, options)
         clock.lap("cleanup_s")
-        receipt = _receipt(request, result, mesh, picture)
+        quality: float | None = None
+        if request.require or request.is_ranked:
+            verdict = judge(mesh, request.require, is_ranked=request.is_ranked)
+            clock.lap("acceptance_s")
+            if verdict.failed:
+                return Rejected(verdict.failed)
+            mesh, quality = verdict.mesh, verdict.quality
+        receipt = _receipt(request, result, mesh, picture) | {"quality": quality}
         files = {MESH_FILE: mesh_bytes(replace(mesh, extras=receipt), "glb")}
         clock.lap("export_s")
         files[PREVIEW_FILE] = _png(render_turntable(mesh, size=self._preview_size))
@@ -139,7 +152,7 @@ class MeshFinisher:
         files[RECEIPT_FILE] = json.dumps(receipt, indent=1, default=str).encode()
         self._artifacts.publish(request.key, files)
         clock.lap("publish_s")
-        return Finished(request.key, clock.laps)
+        return Finished(request.key, clock.laps, quality)
 
 
 class _Laps:

@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.failures import problem_of
 from deployments.messages import Busy, Done, Event, Failed, Progress
+from deployments.process import gpu_peak_bytes, reset_gpu_peak
 from dream_cad.exceptions import DreamCadError, GenerationCancelledError, GenerationError
 from dream_cad.models.base import ProgressCallback
 
@@ -96,16 +97,17 @@ class StepRunner:
             abandoned.exception()  # looked at, so that asyncio does not report it as unseen
 
 
-def _timed(work: Work, progress: ProgressCallback) -> tuple[Any, float]:
+def _timed(work: Work, progress: ProgressCallback) -> Done:
     progress(0.0, "")
+    reset_gpu_peak()
     started = time.monotonic()
-    return work(progress), time.monotonic() - started
+    product = work(progress)
+    return Done(product, time.monotonic() - started, gpu_peak_bytes())
 
 
-def _outcome(future: asyncio.Future[tuple[Any, float]]) -> Event:
+def _outcome(future: asyncio.Future[Done]) -> Event:
     try:
-        product, seconds = future.result()
-        return Done(product, seconds)
+        return future.result()
     except GenerationCancelledError as error:
         return Failed(problem_of(error), is_retryable=False, is_cancelled=True)
     except DreamCadError as error:

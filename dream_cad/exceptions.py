@@ -123,6 +123,14 @@ class GenerationTimeoutError(GenerationError):
     http_status = 504
 
 
+class AcceptanceError(GenerationError):
+    """No result passed the gates that the request set."""
+
+    code = "not-accepted"
+    title = "No result was accepted"
+    http_status = 422
+
+
 class CheckpointError(DreamCadError):
     """A checkpoint is missing, damaged, or does not fit the network."""
 

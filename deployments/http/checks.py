@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from deployments.http.errors import invalid_request
-from deployments.options import TEXT_OPTIONS, FinishOptions
+from deployments.options import FinishOptions
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.mesh.export import FORMATS
@@ -37,7 +37,7 @@ def check_options(plan: ModelPlan, options: dict[str, Any], *, is_text: bool) ->
     finish_names = plan.finish_options
     finish = {name: value for name, value in options.items() if name in finish_names}
     model = {name: value for name, value in options.items() if name not in finish_names}
-    if not is_text and plan.needs_picture and (useless := TEXT_OPTIONS & model.keys()):
+    if not is_text and plan.needs_picture and (useless := plan.text_options.keys() & model.keys()):
         raise InvalidConfigError(
             f"{', '.join(sorted(useless))} concern the text stage, and an image needs none."
         )

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployments.http.body import Submission, decode_image
 from deployments.http.checks import takes_option
 from deployments.http.schemas import JobRequest
-from deployments.options import TEXT_OPTIONS
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import InvalidConfigError
 
@@ -64,7 +63,7 @@ def _options(fields: P1Request, plan: ModelPlan, *, is_text: bool) -> dict[str, 
         wanted["texture"] = True
     given = fields.model_fields_set
     for name in ("num_inference_steps", "guidance_scale"):
-        if name in given and (is_text or not (plan.needs_picture and name in TEXT_OPTIONS)):
+        if name in given and (is_text or not (plan.needs_picture and name in plan.text_options)):
             wanted[name] = getattr(fields, name)
     if "octree_resolution" in given:
         name = next((n for n in _RESOLUTION_NAMES if takes_option(plan, n)), "")

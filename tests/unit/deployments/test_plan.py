@@ -122,7 +122,7 @@ def test_options_go_to_the_stage_that_reads_them() -> None:
     (plan, *_) = plan_models(AppArgs(models=[ModelArgs(name="mine")]), gpu_gb=0.0)
     assert plan.finish_options == {"min_component"}  # target_faces is the model's own
     options = {"seed": 3, "guidance_scale": 2.0, "target_faces": 100, "min_component": 0.1}
-    split = split_options(options, plan.finish_options)
+    split = split_options(options, plan.finish_options, plan.text_options)
     assert split.text == {"seed": 3, "guidance_scale": 2.0}
     assert split.model == {"seed": 3, "target_faces": 100}
     assert split.finish == {"min_component": 0.1}
