@@ -15,7 +15,7 @@ from dream_cad.benchmark.welded import Floats, Ints
 from dream_cad.mesh.ragged import batches, count_up
 
 _OFFSET = (0.5 + 0.0012345678 * 2**0.5, 0.5 - 0.0012345678 * 3**0.5)
-_BATCH = 1_000_000
+_BATCH = 200_000
 
 
 @dataclass(frozen=True)
