@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.args import AppArgs
+from deployments.plan import gpu_share
+from dream_cad.models.built_in import BUILT_IN_CAPABILITIES
 from dream_cad.models.registry import ModelRegistry
 
 ROOT = Path(__file__).parents[3]
@@ -82,3 +85,20 @@ def test_images_copy_only_what_is_there(variant: str) -> None:
     assert copies
     for name in (name for names in copies for name in names):
         assert (ROOT / name).exists(), name
+
+
+GPUS = {"L4, A10 (24 GB)": 24, "A100 (40 GB)": 40, "L40S (48 GB)": 48, "A100, H100 (80 GB)": 80}
+
+
+def sizing_table() -> str:
+    """Return the table of docs/cluster.md: shares, and how many replicas one GPU holds."""
+    lines = ["| model | needs | " + " | ".join(GPUS) + " |", "|---" * (len(GPUS) + 2) + "|"]
+    for name, row in BUILT_IN_CAPABILITIES.items():
+        shares = [gpu_share(row.min_vram_gb, gpu_gb) for gpu_gb in GPUS.values()]
+        cells = [f"{share:.2f} (x {math.floor(1 / share + 1e-9)})" for share in shares]
+        lines.append(f"| {name} | {row.min_vram_gb:g} GB | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def test_the_sizing_table_follows_from_the_capabilities() -> None:
+    assert sizing_table() in (ROOT / "docs" / "cluster.md").read_text()
