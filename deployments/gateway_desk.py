@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deployments.messages import JobEventView, JobView
-from dream_cad.exceptions import JobNotFoundError
+from dream_cad.exceptions import JobNotFoundError, QueueFullError
 from dream_cad.queue import GenerationJob, JobQueue, JobStatus
 from dream_cad.queue.jobs import BatchView, JobEvent
 from dream_cad.queue.keys import ApiKey
@@ -40,25 +40,38 @@ class GatewayDesk:
         def _wake_all(self) -> None:
             """See Router._wake_all."""
 
+        def _require_license(self, job: GenerationJob) -> None:
+            """See Router._require_license."""
+
+        def _retry_after_s(self, model_name: str) -> float:
+            """See Router._retry_after_s."""
+
     # Batches
 
     async def submit_batch(self, jobs: list[GenerationJob], name: str, owner: str) -> BatchView:
         """Add jobs as one batch, all or none; adding the same jobs again gives the batch there.
 
         Raises:
-            QueueFullError: they do not fit.
+            QueueFullError: they do not fit; with ``retry_after_s`` in its details.
+            ModelUnavailableError: a model's licence has not been accepted.
         """
+        for job in {job.model_name: job for job in jobs}.values():
+            self._require_license(job)
         known = await self._database(self._queue.get_job, jobs[0].id) if jobs else None
         if known is not None and known.batch_id is not None:
             return await self.batch(known.batch_id)
         key = await self._database(self._queue.keys.get, owner) if owner else None
-        batch_id = await self._database(
-            self._queue.add_batch,
-            jobs,
-            owner=owner,
-            name=name,
-            max_pending=None if key is None else key.max_pending,
-        )
+        try:
+            batch_id = await self._database(
+                self._queue.add_batch,
+                jobs,
+                owner=owner,
+                name=name,
+                max_pending=None if key is None else key.max_pending,
+            )
+        except QueueFullError as error:
+            error.details["retry_after_s"] = self._retry_after_s(jobs[0].model_name)
+            raise
         self._wake_all()
         return await self.batch(batch_id)
 

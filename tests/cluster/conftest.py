@@ -24,6 +24,7 @@ APP = "tests"
 MAX_PENDING = 12
 MAX_BODY_BYTES = 2 * 2**20
 DEADLINE_S = 240.0
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -134,6 +135,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, small_disk: Path | None) ->
         "database_url": f"sqlite:///{folder}/jobs.sqlite3",
         "limits": {"max_pending": MAX_PENDING, "max_body_bytes": MAX_BODY_BYTES},
         "finisher": {"preview_size": 32},
+        "edge": {"key_cache_s": 0},
+        "webhooks": {
+            "allowed_hosts": ["127.0.0.1"],
+            "allowed_networks": ["127.0.0.0/8"],
+            "secret": WEBHOOK_SECRET,
+        },
         "queue": {"lease_s": 9, "retry_backoff_s": 0.2, "cancel_grace_s": 300},
     }
     settings = json.dumps({"name": APP, "args": args})

@@ -6,13 +6,16 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
 
+from deployments.webhooks import sign
 from dream_cad.queue import JobQueue
-from tests.cluster.conftest import Server, until
+from tests.cluster.conftest import WEBHOOK_SECRET, Server, until
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -130,6 +133,53 @@ def test_a_key_closes_the_server_to_others(server: Server) -> None:
         queue.close()
     until(lambda: server.client.get("/v1/jobs").status_code == 200, "no keys any more")
     assert server.ended(job["id"])["status"] == "completed"
+
+
+def test_a_webhook_is_called_signed_and_logged(server: Server) -> None:
+    calls: list[tuple[dict[str, str], bytes]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        thread = Thread(target=receiver.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{receiver.server_port}/done"
+        body = {"prompt": "told", "webhook": url, "use_cache": False}
+        job = server.client.post("/v1/jobs", json=body).json()
+        server.ended(job["id"])
+        thread.join(60)
+
+    def delivered() -> dict[str, Any] | None:
+        log = server.client.get(job["links"]["webhooks"]).json()["deliveries"]
+        return log[0] if log and log[0]["state"] == "delivered" else None
+
+    entry = until(delivered, "the delivery in the log")
+    assert (entry["status_code"], entry["attempts"]) == (204, 1)
+    ((headers, sent),) = calls
+    timestamp = int(headers["webhook-timestamp"])
+    expected = sign(WEBHOOK_SECRET, headers["webhook-id"], timestamp, sent)
+    assert headers["webhook-signature"] == expected["webhook-signature"]
+    message = json.loads(sent)
+    assert (message["type"], message["data"]["id"]) == ("job.completed", job["id"])
+
+
+def test_an_identical_finished_request_costs_nothing(server: Server) -> None:
+    body = {"prompt": "a cube to share", "options": {"seed": 5}}
+    first = server.ended(server.client.post("/v1/jobs", json=body).json()["id"])
+    second = server.client.post("/v1/jobs", json=body).json()
+    assert (second["status"], second["cached_from"]) == ("completed", first["id"])
+    meshes = [server.client.get(job["links"]["result"]).content for job in (first, second)]
+    assert meshes[0] == meshes[1]
+    third = server.client.post("/v1/jobs", json={**body, "use_cache": False}).json()
+    assert server.ended(third["id"])["cached_from"] is None
 
 
 def test_the_cluster_is_described(server: Server) -> None:

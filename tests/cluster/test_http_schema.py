@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from schemathesis import GenerationMode
     from schemathesis.specs.openapi.checks import status_code_conformance
 
-EXAMPLES = 5
+EXAMPLES = 4
 _WAITS = {("GET", "/v1/jobs/{job_id}/events"), ("POST", "/v1/generate"), ("POST", "/generate")}
 """Operations that wait for a job by design; the other tests cover them."""
 _OFF = {("POST", "/v1/admin/drain"), ("POST", "/v1/admin/pause")}

@@ -103,8 +103,7 @@ async def list_licenses(app: App, who: Admin) -> LicensesDocument:
 async def accept_license(body: LicenseAcceptance, app: App, who: Admin) -> LicensesDocument:
     """Accept a model's licence; only then is the model served."""
     _check_model(app, body.model)
-    capabilities = app.plans[body.model].capabilities
-    license = "unknown" if capabilities is None else capabilities.license_type
+    license = app.plans[body.model].weights_license or "unknown"
     await app.router.accept_license(body.model, license, who.id or "local administrator")
     return await _licenses(app)
 

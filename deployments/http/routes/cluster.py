@@ -41,7 +41,7 @@ def _model(plan: ModelPlan, info: ModelInfo | None) -> ModelDocument:
         state=state,
         reason=reason,
         checkpoint=plan.checkpoint,
-        license=plan.capabilities.license_type if plan.capabilities else None,
+        license=plan.weights_license,
         formats=list(FORMATS),
         capabilities=asdict(plan.capabilities) if plan.capabilities else None,
         options_schema=options_schema(plan) if plan.is_deployed else None,
