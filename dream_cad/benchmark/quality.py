@@ -47,8 +47,9 @@ from dream_cad.exceptions import InvalidConfigError
 from dream_cad.mesh.color import sample_texture
 from dream_cad.mesh.data import MeshData
 
-# Weights of the overall score; it is never above the first three.
+# What makes a mesh unusable elsewhere; with fragments, what the overall score never exceeds.
 CRITICAL = ("mesh_validity_score", "mesh_manifold_score", "mesh_watertight_score")
+BOUNDING = (*CRITICAL, "component_score")
 OVERALL_WEIGHTS = {
     "mesh_validity_score": 2.0,
     "mesh_manifold_score": 2.0,
@@ -76,7 +77,7 @@ class QualityMetrics:
         uv_score: layout; 0 without UV.
         texture_score: base colour texture; 0 without one.
         overall_mesh_quality: weighted geometric mean of the first seven, at most the smallest of
-            validity, manifold and watertight.
+            validity, manifold, watertight and component score.
         game_ready_score: readiness for ``target_profile``.
         print_ready_score: readiness for 3D printing.
         vertex_count: distinct positions that faces use, after welding.
@@ -231,7 +232,7 @@ def overall_score(scores: dict[str, Score]) -> Score:
     """Join the geometry scores; the critical ones bound the result."""
     values = {name: scores[name].value for name in OVERALL_WEIGHTS}
     mean = geometric_mean(values, OVERALL_WEIGHTS)
-    worst = min(CRITICAL, key=lambda name: values[name])
+    worst = min(BOUNDING, key=lambda name: values[name])
     if values[worst] < mean:
         return Score(values[worst], f"Bounded by {worst}: {scores[worst].reason}")
     weakest = min(values, key=lambda name: values[name])

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from dream_cad.benchmark.aspects.box_pairs import overlapping_boxes
 from dream_cad.benchmark.scores import PERFECT, Score, decay, share
 from dream_cad.benchmark.welded import Floats, Ints, WeldedMesh
 
 # A loose part with less of the surface than this is a floater.
 FLOATER_AREA = 0.01
+TOUCH = 0.005  # of the longest side: parts nearer than that count as joined
 _BROKEN = 0.5  # factor of any fault that stops other programs
 _NON_MANIFOLD = 0.8
 _OPEN = 50.0
@@ -54,6 +56,9 @@ class Topology:
         components: parts connected by vertices.
         floaters: parts with less than ``FLOATER_AREA`` of the surface.
         floater_area: their share of the surface, 0..1.
+        detached: groups of parts beside the largest one; parts group where their bounding boxes,
+            grown by ``TOUCH`` of the longest side, overlap. Assembled objects are one group.
+        detached_area: their share of the surface, 0..1.
         euler_number: V - E + F.
         genus: handles of all parts together, None where edges or vertices are not manifold.
     """
@@ -68,6 +73,8 @@ class Topology:
     components: int
     floaters: int
     floater_area: float
+    detached: int
+    detached_area: float
     euler_number: int
     genus: int | None
 
@@ -103,6 +110,7 @@ def measure_topology(mesh: WeldedMesh, edges: EdgeTable) -> Topology:
     pair = edges.start[edges.count == 2]
     parts, label = _parts(mesh)
     floaters, floater_area = _floaters(mesh, parts, label)
+    detached, detached_area = _detached(mesh, parts, label)
     nonmanifold_edges = int((edges.count > 2).sum())
     nonmanifold_vertices = _split_fans(mesh, edges)
     loops = _loops(boundary)
@@ -119,6 +127,8 @@ def measure_topology(mesh: WeldedMesh, edges: EdgeTable) -> Topology:
         components=parts,
         floaters=floaters,
         floater_area=floater_area,
+        detached=detached,
+        detached_area=detached_area,
         euler_number=euler,
         genus=(2 * parts - euler - loops) // 2 if is_manifold and parts else None,
     )
@@ -191,16 +201,19 @@ def score_watertight(topology: Topology) -> Score:
 
 
 def score_components(topology: Topology) -> Score:
-    """Score loose crumbs: ``100 (1 - a) / (1 + n / 5)`` for n floaters with a of the surface.
+    """Score fragments: ``100 (1 - a)(1 - b) / ((1 + n / 5)(1 + m / 4))``.
 
-    Parts of some size are no defect: many objects are assembled from parts.
+    n floaters have a of the surface, m detached groups b of it. Parts that touch are no defect:
+    many objects are assembled from parts.
     """
     if topology.components == 0:
         return Score(0.0, "No part.")
     value = PERFECT * (1 - topology.floater_area) * decay(topology.floaters, 5.0)
+    value *= (1 - topology.detached_area) * decay(topology.detached, 4.0)
     reason = (
         f"{topology.components} parts; {topology.floaters} of them are floaters with together "
-        f"{topology.floater_area:.3%} of the surface."
+        f"{topology.floater_area:.3%} of the surface; {topology.detached} groups touch nothing "
+        f"else ({topology.detached_area:.1%} of the surface)."
     )
     return Score(value, reason)
 
@@ -228,6 +241,21 @@ def _floaters(mesh: WeldedMesh, parts: int, label: Ints) -> tuple[int, float]:
     small = areas < FLOATER_AREA
     small[areas.argmax()] = False
     return int(small.sum()), float(areas[small].sum())
+
+
+def _detached(mesh: WeldedMesh, parts: int, label: Ints) -> tuple[int, float]:
+    """Return the number of groups beside the largest one and their share of the surface."""
+    if parts < 2 or mesh.area == 0:
+        return 0, 0.0
+    low, high = np.full((parts, 3), np.inf), np.full((parts, 3), -np.inf)
+    np.minimum.at(low, label, mesh.corners.min(axis=1))
+    np.maximum.at(high, label, mesh.corners.max(axis=1))
+    reach = mesh.size * TOUCH / 2
+    near = [np.zeros((0, 2), dtype=np.int64), *overlapping_boxes(low - reach, high + reach)]
+    pairs = np.concatenate(near)
+    groups, group = _connect(pairs[:, 0], pairs[:, 1], parts)
+    areas: Floats = np.bincount(group[label], mesh.doubled_area / 2, groups) / mesh.area
+    return groups - 1, float(max(1 - areas.max(), 0.0))
 
 
 def _loops(boundary: Ints) -> int:

@@ -15,7 +15,7 @@ from dream_cad.benchmark.welded import Floats, Ints, WeldedMesh
 from dream_cad.benchmark.xray import cross_rays
 from dream_cad.mesh.normals import position_groups
 
-GRID = 1280
+GRID = 1536
 PADDING_GRID = 512
 _IN_BOUNDS = 1e-4
 _MIN_UV_AREA = 1e-14

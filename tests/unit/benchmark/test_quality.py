@@ -176,3 +176,15 @@ def test_truncated_glb_is_refused(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         QualityAssessor().assess_mesh_file(tmp_path / "nothing.obj")
+
+
+def test_assembled_parts_are_no_defect_but_detached_ones_bound_the_score() -> None:
+    def pair(gap: float) -> MeshData:
+        vertices = np.concatenate([BOX.vertices, BOX.vertices + np.float32([1 + gap, 0, 0])])
+        return MeshData(vertices, np.concatenate([BOX.faces, BOX.faces + 8]))
+
+    near, far = (QualityAssessor().assess(pair(gap)) for gap in (0.001, 0.5))
+    assert near.component_score == pytest.approx(100)
+    assert far.topology.detached == 1
+    assert far.overall_mesh_quality == far.component_score == pytest.approx(40)
+    assert "touch nothing" in far.reasons["overall_mesh_quality"]
