@@ -61,7 +61,7 @@ class FinisherArgs(_Args):
 class LimitsArgs(_Args):
     """What one request and the whole queue may cost."""
 
-    max_pending: int = Field(1000, ge=1, description="Waiting jobs; more are refused with 429.")
+    max_pending: int = Field(100_000, ge=1, description="Waiting jobs; more are refused with 429.")
     max_body_bytes: int = Field(48 * _MEBIBYTE, ge=1024)
     max_attempts: int = Field(3, ge=1, le=20)
     job_timeout_s: float = Field(1800.0, gt=0, description="Working time of one attempt.")
