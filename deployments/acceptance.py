@@ -34,6 +34,7 @@ class Try:
 def plan_tries(policy: Mapping[str, Any], model: str, seed: int | None) -> list[Try]:
     """Return what to try, in order.
 
+    Without gates a model is asked once: another seed would be judged by nobody. With gates,
     ``max_tries`` (by default one for each model) is shared out among the models, the first ones
     getting what is left over. For ``pick: first`` a model tries all its seeds before the next
     model's turn; for ``pick: best`` the models take turns, so that they compete on equal terms.
@@ -45,6 +46,8 @@ def plan_tries(policy: Mapping[str, Any], model: str, seed: int | None) -> list[
     """
     models = list(dict.fromkeys(policy.get("models") or [model]))
     most = int(policy.get("max_tries") or len(models))
+    if not policy.get("require"):
+        most = min(most, len(models))
     share, left_over = divmod(most, len(models))
     tries = [
         (turn, Try(name, _reseeded(seed, turn)))

@@ -7,6 +7,7 @@ import trimesh
 from deployments.acceptance import Try, count_uv_overlaps, is_watertight, judge, plan_tries
 from dream_cad.mesh.data import MeshData
 
+GATES = {"watertight": True}
 SEED, NEXT, THIRD = 7, 7 + 1_000_003, 7 + 2_000_006
 
 
@@ -21,12 +22,18 @@ def test_one_model_without_wishes_is_tried_once() -> None:
 
 
 def test_models_try_their_seeds_in_turn() -> None:
-    policy = {"models": ["a", "b"], "max_tries": 3}
+    policy = {"models": ["a", "b"], "max_tries": 3, "require": GATES}
     assert plan_tries(policy, "a", SEED) == [Try("a", SEED), Try("a", NEXT), Try("b", SEED)]
 
 
 def test_each_model_gets_one_try_unless_more_are_asked_for() -> None:
     assert plan_tries({"models": ["a", "b"]}, "a", SEED) == [Try("a", SEED), Try("b", SEED)]
+
+
+def test_nothing_is_tried_again_where_nothing_is_required() -> None:
+    assert plan_tries({"max_tries": 3}, "a", SEED) == [Try("a", SEED)]
+    policy = {"models": ["a", "b"], "pick": "best", "max_tries": 8}
+    assert plan_tries(policy, "a", SEED) == [Try("a", SEED), Try("b", SEED)]
 
 
 def test_fewer_tries_than_models() -> None:
@@ -35,7 +42,7 @@ def test_fewer_tries_than_models() -> None:
 
 
 def test_the_best_is_chosen_on_equal_terms() -> None:
-    policy = {"models": ["a", "b"], "pick": "best", "max_tries": 4}
+    policy = {"models": ["a", "b"], "pick": "best", "max_tries": 4, "require": GATES}
     assert plan_tries(policy, "a", SEED) == [
         Try("a", SEED),
         Try("b", SEED),
@@ -45,7 +52,7 @@ def test_the_best_is_chosen_on_equal_terms() -> None:
 
 
 def test_one_model_is_reseeded() -> None:
-    assert plan_tries({"max_tries": 3}, "a", SEED) == [
+    assert plan_tries({"max_tries": 3, "require": GATES}, "a", SEED) == [
         Try("a", SEED),
         Try("a", NEXT),
         Try("a", THIRD),
@@ -53,7 +60,7 @@ def test_one_model_is_reseeded() -> None:
 
 
 def test_a_model_without_seeds_is_not_asked_twice() -> None:
-    assert plan_tries({"max_tries": 5}, "a", None) == [Try("a", None)]
+    assert plan_tries({"max_tries": 5, "require": GATES}, "a", None) == [Try("a", None)]
 
 
 def test_a_good_mesh_passes() -> None:
