@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from starlette.routing import Match
 from typer.main import get_command
 
+from deployments.args import AppArgs
+from deployments.http.api import build_api
+from deployments.http.services import Services
 from dream_cad.cli import app
 from dream_cad.models.registry import ModelRegistry
 
@@ -70,9 +77,26 @@ def test_every_command_of_the_readme_exists(words: list[str]) -> None:
     elif program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         assert rest[0] in targets
+    elif program == "curl":
+        check_request(rest)
+    elif program == "ray":
+        assert rest[:2] == ["job", "submit"]
+        module, *options = rest[rest.index("-m") + 1 :]
+        job = importlib.import_module(module)
+        get_command(job.app).make_context(module, options)
     else:
         assert (program, rest[0]) == ("serve", "run")
         assert (ROOT / rest[1]).is_file()
+
+
+def check_request(words: list[str]) -> None:
+    """The HTTP API has the path and the method of a curl command."""
+    (url,) = [word for word in words if word.startswith("localhost:8000/")]
+    sends = {"--json", "--data-binary"} & set(words)
+    method = words[words.index("-X") + 1] if "-X" in words else "POST" if sends else "GET"
+    scope = {"type": "http", "path": url.removeprefix("localhost:8000"), "method": method}
+    api = build_api(cast("Services", SimpleNamespace(args=AppArgs())))
+    assert Match.FULL in [route.matches(dict(scope))[0] for route in api.routes]
 
 
 def test_readme_shows_the_commands_that_ci_runs() -> None:
@@ -86,8 +110,9 @@ def test_python_of_the_readme_runs_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
     assert (tmp_path / "chair.glb").read_bytes().startswith(b"glTF")
     assert (tmp_path / "chair.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.startswith("nano ")
