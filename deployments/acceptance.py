@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from dream_cad.benchmark import QualityAssessor
+from dream_cad.benchmark.quality import QualityAssessor, is_watertight
 from dream_cad.mesh.cleanup import weld_vertices
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.simplify import simplify
@@ -126,12 +126,6 @@ def count_uv_overlaps(mesh: MeshData) -> int:
         return 0
     triangles = mesh.uv_coords[mesh.faces]
     return len(overlapping_pairs(triangles, np.zeros(len(triangles), np.int64)))
-
-
-def is_watertight(mesh: MeshData) -> bool:
-    """Tell whether every edge of the welded mesh belongs to two faces."""
-    welded = weld_vertices(MeshData(mesh.vertices, mesh.faces))
-    return bool(trimesh.Trimesh(welded.vertices, welded.faces, process=False).is_watertight)
 
 
 def _repaired(mesh: MeshData, require: Mapping[str, Any]) -> MeshData:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from deployments.acceptance import Try, count_uv_overlaps, is_watertight, judge, plan_tries
+from deployments.acceptance import Try, count_uv_overlaps, judge, plan_tries
+from dream_cad.benchmark.quality import is_watertight
 from dream_cad.mesh.data import MeshData
 
 GATES = {"watertight": True}
