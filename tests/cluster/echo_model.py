@@ -43,6 +43,7 @@ class EchoOptions(BaseModel):
     marker: str | None = Field(None, description="File that remembers the first crash.")
     fail: Literal["error", "bug"] | None = None
     log: str | None = Field(None, description="Append the prompt to this file.")
+    half: bool = Field(False, description="Leave three sides of the cube away.")
 
 
 def _crash_as_told(wishes: EchoOptions) -> None:
@@ -94,7 +95,7 @@ class EchoModel(Model3D):
         color = np.array([code & 255, code >> 8 & 255, code >> 16 & 255]) * wishes.brightness
         return GenerationResult(
             vertices=_CORNERS.copy(),
-            faces=_FACES.copy(),
+            faces=_FACES[::2].copy() if wishes.half else _FACES.copy(),
             vertex_colors=np.tile(color.astype(np.uint8), (8, 1)),
             metadata={"seed": wishes.seed},
             model_name=self.name,

@@ -251,3 +251,27 @@ def test_models_and_health(server: Server) -> None:
     assert server.client.get("/docs").status_code == 200
     paths = server.client.get("/openapi.json").json()["paths"]
     assert "requestBody" in paths["/v1/jobs"]["post"]
+
+
+def test_a_result_is_accepted_by_its_gates(server: Server) -> None:
+    body = {"prompt": "a cube", "require": {"watertight": True, "max_faces": 12}}
+    job = server.ended(server.client.post("/v1/jobs", json=body).json()["id"])
+    assert job["status"] == "completed"
+
+
+def test_a_result_that_no_try_makes_good_is_refused_with_its_gates(server: Server) -> None:
+    body = {
+        "prompt": "a cube",
+        "options": {"half": True, "seed": 3},
+        "require": {"watertight": True},
+        "max_tries": 2,
+    }
+    job = server.ended(server.client.post("/v1/jobs", json=body).json()["id"])
+    assert job["status"] == "failed"
+    assert job["attempts"] == 1
+    assert job["error"]["type"] == "not-accepted"
+    gate = {"gate": "watertight", "wanted": True, "measured": False}
+    assert job["error"]["tries"] == [
+        {"model": "echo", "seed": 3, "failed": [gate]},
+        {"model": "echo", "seed": 1_000_006, "failed": [gate]},
+    ]
