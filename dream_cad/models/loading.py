@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +12,36 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dream_cad.exceptions import CheckpointError
+from dream_cad.settings import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 _SHOWN = 5
 _DAMAGED = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
+
+
+def find_weights(folder: Path, names: Sequence[str], *, model: str) -> Path:
+    """Return the weights file of a checkpoint folder.
+
+    Args:
+        folder: in the published layout.
+        names: files to look for; the first that is there wins.
+        model: registered name of the model, for the error.
+
+    Raises:
+        CheckpointError: there is none of them.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} holds no weights of {model}; {' or '.join(names)} was expected.",
+        hint=f"Run 'dream-cad pull {model}', or name a folder in the published layout.",
+    )
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

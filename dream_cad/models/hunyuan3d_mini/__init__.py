@@ -77,16 +77,16 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
     def _load(self, request: LoadRequest) -> tuple[Hunyuan3DPipeline, Path]:
         from dream_cad.models.hunyuan3d_mini.pipeline import Hunyuan3DPipeline
         from dream_cad.models.hunyuan3d_mini.weights import (
-            DTYPES,
+            WEIGHTS_FILES,
             find_variant,
-            find_weights,
             load_network,
         )
+        from dream_cad.models.loading import DTYPES, find_weights
 
         folder = find_variant(request.checkpoint.folder, self._variant)
         dtype = DTYPES[request.precision]
         network = load_network(folder, device=request.device, dtype=dtype)
-        return Hunyuan3DPipeline(network), find_weights(folder)
+        return Hunyuan3DPipeline(network), find_weights(folder, WEIGHTS_FILES, model=NAME)
 
     def generate_from_views(
         self,

@@ -6,17 +6,11 @@ from pathlib import Path
 
 import torch
 
-from dream_cad.exceptions import CheckpointError, InvalidConfigError
+from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.hunyuan3d_mini.config import Hunyuan3DConfig, Variant
 from dream_cad.models.hunyuan3d_mini.network import Hunyuan3DNetwork
-from dream_cad.models.loading import assign_weights, read_weights, verify_weights
-from dream_cad.settings import Precision
+from dream_cad.models.loading import assign_weights, find_weights, read_weights, verify_weights
 
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 FOLDERS: dict[Variant, str] = {
     "standard": "hunyuan3d-dit-v2-mini",
     "fast": "hunyuan3d-dit-v2-mini-fast",
@@ -41,21 +35,6 @@ def find_variant(folder: Path, variant: Variant) -> Path:
     return inside if inside.is_dir() else folder
 
 
-def find_weights(folder: Path) -> Path:
-    """Return the weights file in a variant's folder.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    for name in WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(
-        f"{folder} holds no Hunyuan3D weights; {' or '.join(WEIGHTS_FILES)} was expected.",
-        hint="Run 'dream-cad pull hunyuan3d-mini', or name a folder in the published layout.",
-    )
-
-
 def load_network(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Hunyuan3DNetwork:
@@ -69,7 +48,7 @@ def load_network(
     Raises:
         CheckpointError: a file is missing or damaged, or the two do not fit each other.
     """
-    path = find_weights(folder)
+    path = find_weights(folder, WEIGHTS_FILES, model="hunyuan3d-mini")
     config = Hunyuan3DConfig.from_yaml(folder / CONFIG_FILE)
     with torch.device("meta"):
         network = Hunyuan3DNetwork(config)

@@ -55,13 +55,14 @@ class TripoSR(ImageModel["TripoSRPipeline", TripoSROptions]):
         )
 
     def _load(self, request: LoadRequest) -> tuple[TripoSRPipeline, Path]:
+        from dream_cad.models.loading import DTYPES, find_weights
         from dream_cad.models.triposr.pipeline import TripoSRPipeline
-        from dream_cad.models.triposr.weights import DTYPES, find_weights, load_network
+        from dream_cad.models.triposr.weights import WEIGHTS_FILES, load_network
 
         folder = request.checkpoint.folder
         dtype = DTYPES[request.precision]
         network = load_network(folder, device=request.device, dtype=dtype)
-        return TripoSRPipeline(network), find_weights(folder)
+        return TripoSRPipeline(network), find_weights(folder, WEIGHTS_FILES, model=NAME)
 
     def warm_up(self) -> None:
         """Compute the part of the network that does not depend on the input."""

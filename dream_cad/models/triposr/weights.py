@@ -6,35 +6,13 @@ from pathlib import Path
 
 import torch
 
-from dream_cad.exceptions import CheckpointError
-from dream_cad.models.loading import assign_weights, read_weights, verify_weights
+from dream_cad.models.loading import assign_weights, find_weights, read_weights, verify_weights
 from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
-from dream_cad.settings import Precision
 
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 CONFIG_FILE = "config.yaml"
 # Ours first: where both lie in a folder, safetensors is the one somebody converted on purpose.
 WEIGHTS_FILES = ("model.safetensors", "model.ckpt")
-
-
-def find_weights(folder: Path) -> Path:
-    """Return the weights file of a checkpoint folder.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    for name in WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(
-        f"{folder} holds no TripoSR weights; {' or '.join(WEIGHTS_FILES)} was expected.",
-        hint="Run 'dream-cad pull triposr', or name another checkpoint.",
-    )
 
 
 def load_network(
@@ -53,7 +31,7 @@ def load_network(
     Raises:
         CheckpointError: a file is missing or damaged, or the two do not fit each other.
     """
-    path = find_weights(folder)
+    path = find_weights(folder, WEIGHTS_FILES, model="triposr")
     config = TripoSRConfig.from_yaml(folder / CONFIG_FILE)
     with torch.device("meta"):
         network = TripoSRNetwork(config)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dream_cad.exceptions import CheckpointError
-from dream_cad.models.loading import assign_weights, read_weights, verify_weights
+from dream_cad.models.loading import assign_weights, find_weights, read_weights, verify_weights
 
 
 def network() -> nn.Module:
@@ -115,3 +115,17 @@ def test_wrapped_state_is_refused(tmp_path: Path) -> None:
     path = saved({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "model.ckpt")
     with pytest.raises(CheckpointError, match="flat dictionary"):
         read_weights(path)
+
+
+def test_the_first_weights_file_that_is_there_is_found(tmp_path: Path) -> None:
+    names = ("model.fp16.safetensors", "model.safetensors", "model.ckpt")
+    for name in names[1:]:
+        (tmp_path / name).touch()
+    assert find_weights(tmp_path, names, model="triposr") == tmp_path / "model.safetensors"
+
+
+def test_a_folder_without_weights_names_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"a\.safetensors or b\.ckpt was expected") as caught:
+        find_weights(tmp_path, ("a.safetensors", "b.ckpt"), model="triposr")
+    assert "dream-cad pull triposr" in str(caught.value.hint)

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from dream_cad.exceptions import CheckpointError
-from dream_cad.models.triposr.weights import find_weights, load_network
+from dream_cad.models.loading import find_weights
+from dream_cad.models.triposr.weights import WEIGHTS_FILES, load_network
 from tests.tiny_triposr import make_network, write_checkpoint
 
 IMAGES = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -63,7 +64,7 @@ def test_dropping_the_network_frees_its_tensors(tmp_path: Path) -> None:
 def test_safetensors_wins_over_ckpt(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     write_checkpoint(tmp_path, weights="model.safetensors")
-    assert find_weights(tmp_path).name == "model.safetensors"
+    assert find_weights(tmp_path, WEIGHTS_FILES, model="triposr").name == "model.safetensors"
 
 
 def test_folder_without_weights(tmp_path: Path) -> None:
