@@ -152,7 +152,8 @@ class Slot(threading.Thread):
         elif answer["kind"] == "cancelled":
             self._queue.confirm_cancelled(job.id, token, gpu_seconds=seconds)
         elif answer["is_retryable"]:
-            self._queue.retry(job.id, token, answer["problem"], _LOST_DELAY_S * job.attempts)
+            delay_s = _LOST_DELAY_S * job.attempts
+            self._queue.retry(job.id, token, answer["problem"], delay_s, gpu_seconds=seconds)
         else:
             self._queue.fail(job.id, token, answer["problem"], gpu_seconds=seconds)
 

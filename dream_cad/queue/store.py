@@ -128,6 +128,7 @@ class JobStore:
         problem: dict[str, Any],
         spent: dict[str, Any],
         not_before: float = 0.0,
+        gpu_seconds: float | None = None,
     ) -> list[GenerationJob]:
         """Take running jobs back: pending again, or final where nothing is left to try.
 
@@ -139,6 +140,7 @@ class JobStore:
             problem: why, kept with the job.
             spent: the problem of a job whose attempts are used up.
             not_before: when the next attempt may start.
+            gpu_seconds: cost of the attempt, where it was measured; corrects the owner's charge.
         """
         again = and_(jobs.c.cancel_requested.is_(False), jobs.c.attempts < jobs.c.max_attempts)
         stopped = jobs.c.cancel_requested.is_(True)
@@ -156,7 +158,10 @@ class JobStore:
             not_before=not_before,
             **NO_LEASE,
         )
-        return self.change(statement, now)
+        with self._database.connect(write=True) as connection:
+            if gpu_seconds is not None:
+                _charge_measured(connection, which, gpu_seconds)
+            return _changed(connection, statement, now)
 
     def cancel_pending(self, job_id: str, now: float) -> GenerationJob | None:
         """Cancel a job that waits; None if it does not wait any more."""
@@ -178,11 +183,7 @@ class JobStore:
     def change(self, statement: Update, now: float) -> list[GenerationJob]:
         """Run an UPDATE of jobs, settle what depends on those that ended, and return them."""
         with self._database.connect(write=True) as connection:
-            rows = connection.execute(statement.returning(jobs)).mappings().all()
-            ended = [row["id"] for row in rows if row["is_needed"] and row["completed_at"]]
-            if ended:
-                dependencies.settle(connection, ended, now)
-        return [job_from_row(row) for row in rows]
+            return _changed(connection, statement, now)
 
     def get(self, job_id: str) -> GenerationJob | None:
         """Return the job of that id, if any."""
@@ -226,6 +227,26 @@ def insert_jobs(connection: Connection, new_jobs: Sequence[GenerationJob], now: 
     tags = [{"tag": tag, "job_id": job.id} for job in new_jobs for tag in set(job.tags)]
     if tags:
         connection.execute(insert(job_tags), tags)
+
+
+def _changed(connection: Connection, statement: Update, now: float) -> list[GenerationJob]:
+    rows = connection.execute(statement.returning(jobs)).mappings().all()
+    ended = [row["id"] for row in rows if row["is_needed"] and row["completed_at"]]
+    if ended:
+        dependencies.settle(connection, ended, now)
+    return [job_from_row(row) for row in rows]
+
+
+def _charge_measured(
+    connection: Connection, which: ColumnElement[bool], gpu_seconds: float
+) -> None:
+    """Put what an attempt cost in the place of the estimate that its owner was charged."""
+    measured = update(jobs).where(which).values(gpu_seconds=jobs.c.gpu_seconds + gpu_seconds)
+    columns = jobs.c.seq, jobs.c.owner, jobs.c.charged, jobs.c.gpu_seconds
+    for row in connection.execute(measured.returning(*columns)).all():
+        charge(connection, row.owner, row.gpu_seconds - row.charged)
+        settled = update(jobs).where(jobs.c.seq == row.seq).values(charged=row.gpu_seconds)
+        connection.execute(settled)
 
 
 def held_by(job_id: str, token: str) -> ColumnElement[bool]:

@@ -144,7 +144,15 @@ class Working(QueueBase):
         """Record that the work on a job has stopped as asked; see ``complete``."""
         self._finish(job_id, token, JobStatus.CANCELLED, gpu_seconds)
 
-    def retry(self, job_id: str, token: str, problem: Problem, delay_s: float = 0.0) -> JobStatus:
+    def retry(
+        self,
+        job_id: str,
+        token: str,
+        problem: Problem,
+        delay_s: float = 0.0,
+        *,
+        gpu_seconds: float | None = None,
+    ) -> JobStatus:
         """Put a job back after a failure that another attempt may mend.
 
         Args:
@@ -152,6 +160,8 @@ class Working(QueueBase):
             token: proof of the claim.
             problem: why this attempt failed.
             delay_s: seconds before the next attempt may start, at most 600.
+            gpu_seconds: what this attempt cost; its owner is charged that instead of the
+                estimate. None keeps the estimate until the job has ended.
 
         Returns:
             PENDING, or FAILED if no attempt is left, or CANCELLED if it was asked to stop.
@@ -159,7 +169,7 @@ class Working(QueueBase):
         Raises:
             LeaseLostError: the job is no longer the caller's.
         """
-        taken_back = self._requeue(held_by(job_id, token), problem, delay_s)
+        taken_back = self._requeue(held_by(job_id, token), problem, delay_s, gpu_seconds)
         if not taken_back:
             raise self._lease_lost(job_id)
         return taken_back[0].status
@@ -196,14 +206,17 @@ class Working(QueueBase):
         return self._requeue(any_running(), SERVER_RESTARTED)
 
     def _requeue(
-        self, which: ColumnElement[bool], problem: Problem, delay_s: float = 0.0
+        self,
+        which: ColumnElement[bool],
+        problem: Problem,
+        delay_s: float = 0.0,
+        gpu_seconds: float | None = None,
     ) -> list[GenerationJob]:
         detail = f"{problem.get('detail', '')} No attempt is left."
         now = self._clock()
         not_before = now + min(delay_s, _LONGEST_BACKOFF_S) if delay_s > 0 else 0.0
-        taken_back = self._store.requeue(
-            which, now, problem, {**problem, "detail": detail}, not_before
-        )
+        spent = {**problem, "detail": detail}
+        taken_back = self._store.requeue(which, now, problem, spent, not_before, gpu_seconds)
         for job in taken_back:
             self._held.pop(job.id, None)
         if taken_back:

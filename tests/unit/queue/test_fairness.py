@@ -3,9 +3,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from sqlalchemy import text
 
 from dream_cad.queue import JobPriority, JobQueue
 from tests.unit.queue.conftest import FakeClock, MakeQueue, claim, make_job
+
+PROBLEM = {"type": "generation-failed", "detail": "no"}
 
 
 def add(queue: JobQueue, owner: str, number: int, priority: JobPriority = JobPriority.LOW) -> None:
@@ -60,6 +63,31 @@ def test_an_idle_queue_forgets_debts(queue: JobQueue) -> None:
     add(queue, "old", 20)
     spent = serve(queue, {"old": 1.0, "new": 1.0}, 20)
     assert spent["old"] >= 9
+
+
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_a_failed_attempt_is_charged_what_it_cost(queue: JobQueue, is_measured: bool) -> None:
+    add(queue, "a", 2)
+    add(queue, "b", 2)
+    job, token = claim(queue)
+    assert job.owner == "a"
+    seconds = 5.0 if is_measured else None
+    queue.retry(job.id, token, PROBLEM, 60.0, gpu_seconds=seconds)
+    # Each claim charges an estimate of one second: b's first makes it level with a's estimate.
+    assert [claim(queue)[0].owner for _ in range(2)] == (["b", "b"] if is_measured else ["b", "a"])
+
+
+def test_all_attempts_of_a_job_are_charged_once(queue: JobQueue, clock: FakeClock) -> None:
+    job_id = queue.add_job(make_job(owner="a", max_attempts=3))
+    for seconds in (4.0, 2.0):
+        queue.retry(job_id, claim(queue)[1], PROBLEM, gpu_seconds=seconds)
+    queue.complete(job_id, claim(queue)[1], gpu_seconds=3.0)
+    job = queue.get_job(job_id)
+    assert job is not None
+    assert job.gpu_seconds == pytest.approx(9.0)
+    with queue._database.connect(write=False) as connection:
+        spent = connection.execute(text("SELECT virtual_time FROM shares")).scalar_one()
+    assert spent == pytest.approx(9.0)
 
 
 def test_priority_goes_before_shares(queue: JobQueue) -> None:
