@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -59,6 +60,23 @@ def test_jobs_of_version_0001_are_taken_over(empty_url: str) -> None:
     queue.complete(job.id, token, "key")
     fresh = queue.add_job(make_job())
     assert [found.id for found in queue.list_jobs(JobFilter()).jobs] == [fresh, "b", "a"]
+    queue.close()
+
+
+def test_an_upgrade_cannot_be_taken_back(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.sqlite3"
+    queue = JobQueue(url)
+    queue.add_job(make_job())
+    engine = create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", "dream_cad.queue:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        with pytest.raises(StorageError) as caught:
+            command.downgrade(config, "0001")
+    engine.dispose()
+    assert "copy of the database" in str(caught.value.hint)
+    assert queue.count(JobStatus.PENDING) == 1
     queue.close()
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     text,
 )
 
+from dream_cad.exceptions import StorageError
 from dream_cad.queue.migrations.tables_0002 import create_side_tables
 from dream_cad.queue.migrations.triggers_0002 import create_triggers
 
@@ -61,8 +62,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: the earlier version knows no owners and would hand out their jobs."""
-    raise NotImplementedError("Version 0002 of the queue's database cannot be taken back.")
+    """Refuse: the earlier version knows no owners and would hand out their jobs.
+
+    Raises:
+        StorageError: always.
+    """
+    raise StorageError(
+        "Version 0002 of the job database cannot be taken back: 0001 knows no owners.",
+        hint="Restore the copy of the database from before the upgrade, or start a new one.",
+    )
 
 
 def _create_jobs() -> None:
