@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from tenacity import (
-    retry,
+    AsyncRetrying,
     retry_if_exception_type,
     stop_after_delay,
     wait_exponential,
@@ -54,10 +54,18 @@ class DatabaseThread:
     async def persistently(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``verb``, again and again while the database is away; for what must not be lost.
 
+        Between two calls the thread is free for other work.
+
         Raises:
             StorageError: it was away for half a minute.
         """
-        return await self(_again(verb), *args, **kwargs)
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(StorageError),
+            stop=stop_after_delay(_PATIENCE_S),
+            wait=wait_exponential(multiplier=0.1, max=2.0),
+            reraise=True,
+        )
+        return await attempts(self.__call__, verb, *args, **kwargs)
 
     async def add(self, job: GenerationJob, max_pending: int | None) -> str:
         """Add a job together with others that come at the same time; returns its id.
@@ -95,12 +103,3 @@ class DatabaseThread:
                 done.set_exception(outcome)
             else:
                 done.set_result(outcome)
-
-
-def _again(verb: Callable[..., Any]) -> Callable[..., Any]:
-    return retry(
-        retry=retry_if_exception_type(StorageError),
-        stop=stop_after_delay(_PATIENCE_S),
-        wait=wait_exponential(multiplier=0.1, max=2.0),
-        reraise=True,
-    )(verb)
