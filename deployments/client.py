@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.calls import stream_of
 from deployments.failures import CLUSTER_ERRORS, is_cluster_trouble, root_cause
 from deployments.messages import JobView, ModelInfo
 from dream_cad.exceptions import DreamCadError, ServiceUnavailableError
@@ -67,19 +65,6 @@ class RouterClient:
         """See Router.models."""
         infos: dict[str, ModelInfo] = await self._call("models")
         return infos
-
-    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
-        """See Router.watch; goes on with the next router if one dies."""
-        while True:
-            try:
-                async for view in stream_of(self._handle, "watch", job_id):
-                    yield view
-            except (*CLUSTER_ERRORS, DreamCadError) as error:
-                if not is_cluster_trouble(error):
-                    raise root_cause(error) from None
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                return
 
     async def _call(self, method: str, *args: Any) -> Any:
         deadline = time.monotonic() + self._patience_s

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deployments.messages import JobEventView, JobView
+from deployments.watching import wait_for
 from dream_cad.exceptions import JobNotFoundError, QueueFullError
 from dream_cad.queue import GenerationJob, JobQueue, JobStatus
 from dream_cad.queue.jobs import BatchView, JobEvent
@@ -139,7 +140,7 @@ class GatewayDesk:
                 if view.job.status.is_final and not events:
                     return
                 if not events:
-                    await _wait_for(changed, _LOOK_AGAIN_S)
+                    await wait_for(changed, _LOOK_AGAIN_S)
 
     # Switches
 
@@ -204,10 +205,3 @@ def _as_of(event: JobEvent, view: JobView) -> JobView:
         return view
     job = replace(view.job, status=JobStatus(event.kind), problem=event.data.get("problem"))
     return JobView(job, None, None)
-
-
-async def _wait_for(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return

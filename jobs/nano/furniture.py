@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numpy.random import Generator
 
-from jobs.nano.primitives import Primitive, box, cone, ellipsoid, rotation
+from jobs.nano.primitives import Primitive, box, cone, ellipsoid
 
 Parts = list[Primitive]
 
@@ -167,19 +167,3 @@ def cabinet(rng: Generator) -> Parts:
         parts.append(ellipsoid(knob, (0.035, 0.035, 0.035), slot=2))
     parts.append(box((0, 0, height), (1.06 * depth, 1.06 * width, 0.06)))
     return parts
-
-
-def tilted(parts: Parts, degrees: float) -> Parts:
-    """Turn parts about the y axis through the origin (used for leaning tools)."""
-    turn = rotation("y", degrees)
-    return [
-        Primitive(
-            part.kind,
-            tuple(turn @ part.center),
-            part.size,
-            turn @ part.rotation,
-            part.slot,
-            part.carve,
-        )
-        for part in parts
-    ]
