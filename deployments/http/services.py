@@ -7,12 +7,13 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from deployments.args import AppArgs
 from deployments.gateway_client import GatewayClient
 from deployments.http.auth import Authenticator, Principal
 from deployments.http.body import Submission
+from deployments.http.detached import Detached
 from deployments.http.fetching import ImageFetcher
 from deployments.http.intake import Intake, Prepared
 from deployments.http.request_id import request_id_var
@@ -42,6 +43,7 @@ class Services:
     intake: Intake
     auth: Authenticator
     fetcher: ImageFetcher
+    detached: Detached = field(default_factory=Detached)
 
     async def submit(
         self, submission: Submission, who: Principal, idempotency_key: str | None = None
@@ -56,6 +58,34 @@ class Services:
         job = prepared.job
         await self._check_dependencies(job, who)
         return await self.add(job, prepared.image)
+
+    async def make(
+        self,
+        submission: Submission,
+        who: Principal,
+        wait_s: float,
+        idempotency_key: str | None = None,
+    ) -> JobView:
+        """Queue a request and return its job once it has ended or time is up.
+
+        A client that hangs up cancels the job, unless it gave an idempotency key, with which it can
+        come back for the result.
+        """
+        submitting = self.detached.start(self.submit(submission, who, idempotency_key))
+        try:
+            view = await asyncio.shield(submitting)
+            return await self.router.wait(view.job.id, wait_s)
+        except asyncio.CancelledError:
+            if idempotency_key is None:
+                self.detached.start(self._cancel_when_queued(submitting))
+            raise
+
+    async def _cancel_when_queued(self, submitting: asyncio.Task[JobView]) -> None:
+        try:
+            view = await submitting
+            await self.router.cancel(view.job.id)
+        except DreamCadError as error:
+            logger.info("nothing to cancel after a hang-up", extra={"reason": str(error)})
 
     async def _prepare(
         self, submission: Submission, who: Principal, idempotency_key: str | None

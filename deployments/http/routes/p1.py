@@ -15,7 +15,6 @@ from deployments.http.compat_p1 import P1Request, as_submission
 from deployments.http.deps import App, AskerP1
 from deployments.http.errors import TEXT_ERRORS
 from deployments.http.results import media_type, result_key
-from deployments.http.routes.results import wait_or_cancel
 from deployments.http.services import Services
 from deployments.messages import JobView
 from dream_cad.exceptions import (
@@ -59,8 +58,7 @@ async def generate_p1(request: Request, app: App, who: AskerP1) -> Response:
     """Make a mesh and answer with it; a client that hangs up cancels the job."""
     who.require("submit")
     fields = await _read(request)
-    view = await app.submit(as_submission(fields, _plan(app)), who)
-    view = await wait_or_cancel(app, view, app.args.limits.max_wait_s)
+    view = await app.make(as_submission(fields, _plan(app)), who, app.args.limits.max_wait_s)
     if view.job.status is not JobStatus.COMPLETED:
         raise await _failure(app, view)
     return Response(await _mesh(app, view), media_type=media_type(fields.type))

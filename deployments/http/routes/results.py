@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,7 +15,6 @@ from deployments.http.results import media_type, result_key
 from deployments.http.routes.jobs import JOB_BODY
 from deployments.http.services import Services
 from deployments.messages import PREVIEW_FILE, RECEIPT_FILE, JobView
-from dream_cad.exceptions import DreamCadError
 from dream_cad.queue import JobStatus
 
 router = APIRouter(tags=["results"])
@@ -94,13 +91,12 @@ async def generate(
 ) -> Response:
     """Return the mesh itself, or 202 with the job past ``timeout`` seconds.
 
-    A client that hangs up before that cancels the job.
+    A client that hangs up before that cancels the job, unless it gave an idempotency key.
     """
     limits = app.args.limits
     wait_s = min(timeout or limits.generate_timeout_s, limits.max_wait_s)
     submission = await read_submission(request)
-    view = await app.submit(submission, who, idempotency_key)
-    view = await wait_or_cancel(app, view, wait_s)
+    view = await app.make(submission, who, wait_s, idempotency_key)
     job = view.job
     if job.status is JobStatus.COMPLETED:
         return await mesh_response(app, view, submission.request.format)
@@ -111,16 +107,6 @@ async def generate(
     problem = job.problem or {"type": "generation-cancelled", "title": "Generation cancelled"}
     status = int(problem.get("status", 409 if job.status is JobStatus.CANCELLED else 500))
     return problem_response({**problem, "job_id": job.id}, status)
-
-
-async def wait_or_cancel(app: Services, view: JobView, wait_s: float) -> JobView:
-    """Return the job once it has ended or time is up; a client that hangs up cancels it."""
-    try:
-        return await app.router.wait(view.job.id, wait_s)
-    except asyncio.CancelledError:
-        with contextlib.suppress(DreamCadError):
-            await asyncio.shield(app.router.cancel(view.job.id))
-        raise
 
 
 async def mesh_response(app: Services, view: JobView, format: str) -> Response:
