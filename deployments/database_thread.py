@@ -16,7 +16,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from dream_cad.exceptions import DreamCadError, StorageError
+from dream_cad.exceptions import StorageError
 from dream_cad.queue import GenerationJob, JobQueue
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class DatabaseThread:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._open_queue = open_queue
         self._waiting: list[tuple[GenerationJob, int | None, asyncio.Future[str]]] = []
-        self._is_adding = False
+        self._adding: asyncio.Task[None] | None = None
         self.queue: JobQueue
 
     async def open(self) -> None:
@@ -79,14 +79,17 @@ class DatabaseThread:
         """
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, max_pending, done))
-        if not self._is_adding:
-            self._is_adding = True
-            try:
-                while self._waiting:
-                    await self._add_together()
-            finally:
-                self._is_adding = False
+        if self._adding is None:
+            # A task of its own: a caller that hangs up must not take the others' answers along.
+            self._adding = asyncio.create_task(self._add_all())
         return await done
+
+    async def _add_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._add_together()
+        finally:
+            self._adding = None
 
     async def _add_together(self) -> None:
         group, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
@@ -94,12 +97,12 @@ class DatabaseThread:
         limits = {job.owner: limit for job, limit, _ in group if limit is not None}
         try:
             outcomes = await self(self.queue.add_each, jobs, max_pending=limits)
-        except DreamCadError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller has to be answered
             outcomes = [error] * len(group)
         for (_, _, done), outcome in zip(group, outcomes, strict=True):
             if done.done():
                 continue
-            if isinstance(outcome, DreamCadError):
+            if isinstance(outcome, Exception):
                 done.set_exception(outcome)
             else:
                 done.set_result(outcome)

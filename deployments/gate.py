@@ -36,6 +36,10 @@ class PriorityGate:
         """Number of slots that nobody holds."""
         return max(self._slots - self._held, 0)
 
+    def is_wanted_above(self, level: int) -> bool:
+        """Tell whether somebody of a higher level waits."""
+        return any(not turn.done() and rank[0] < -level for rank, turn in self._waiters)
+
     def resize(self, slots: int) -> None:
         """Admit more or fewer; whoever is in stays in."""
         self._slots = slots

@@ -58,6 +58,8 @@ class JobRun:
         self.at_work: DeploymentHandle[Any] | None = None
         self.has_slot = False
         self.is_reserved = False
+        self.needs_slot = True
+        self.is_at_gate = False
         self.is_abandoned = False
         self._site = site
         self._find_site = find_site

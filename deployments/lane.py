@@ -117,8 +117,12 @@ class Lane:
         A job that was given its slot when it was claimed has it already.
         """
         if not run.is_reserved:
-            await self._take_turn(run)
-        run.is_reserved = False
+            run.needs_slot = run.is_at_gate = True
+            try:
+                await self._take_turn(run)
+            finally:
+                run.is_at_gate = False
+        run.is_reserved = run.needs_slot = False
         run.has_slot = True
         self._wake.set()
         try:
@@ -135,11 +139,26 @@ class Lane:
             except BaseException:
                 self.stages.gate.release()
                 raise
-            if urgent is None:
+            if urgent is None and not self._give_way(run):
                 return
-            # The slot is the other's now, from its first stage on; wait for the next one.
-            self._start(urgent, is_reserved=True)
+            if urgent is not None:
+                # The slot is the other's now, from its first stage on; wait for the next one.
+                self._start(urgent, is_reserved=True)
             await self.stages.gate.acquire(run.rank)
+
+    def _give_way(self, run: JobRun) -> bool:
+        """Hand a slot on to a more urgent job that was claimed while ``run`` looked for one."""
+        if self.stages.gate.is_wanted_above(run.level):
+            self.stages.gate.release()
+            return True
+        # One that is at the gate and waits no more has a slot of its own.
+        others = [
+            other for other in self._ahead() if other.level > run.level and not other.is_at_gate
+        ]
+        if not others:
+            return False
+        min(others, key=lambda other: other.rank).is_reserved = True
+        return True
 
     def _start(self, job: GenerationJob, *, is_reserved: bool) -> None:
         run = JobRun(job, self, self._find_site, partial(self._changed, job.id))
@@ -200,10 +219,14 @@ class Lane:
 
     def _needed_level(self) -> int:
         """Return the least level worth claiming: any, or more than what waits here already."""
-        ahead = [run.level for run in self.runs.values() if not (run.has_slot or run.is_reserved)]
+        ahead = [run.level for run in self._ahead()]
         if len(ahead) < self.stages.gate.free + self._look_ahead:
             return 0
         return max(ahead, default=_HIGHEST) + 1
+
+    def _ahead(self) -> list[JobRun]:
+        """Return the runs that have yet to get a slot; not those that the finisher has."""
+        return [run for run in self.runs.values() if run.needs_slot and not run.is_reserved]
 
     async def _claim(self, level: int) -> GenerationJob | None:
         if level > _HIGHEST:
@@ -230,10 +253,7 @@ class Lane:
         job_id = run.job.id
         started = time.monotonic()
         try:
-            outcome = await run.run()
-            if run.is_reserved:
-                self.stages.gate.release()  # it ended before it came to the model
-                run.is_reserved = False
+            outcome = await self._outcome(run)
             if not run.is_abandoned:
                 await self._record(run, outcome)
             if isinstance(outcome, Finished):
@@ -246,6 +266,15 @@ class Lane:
         finally:
             self.runs.pop(job_id, None)
             self._changed(job_id)
+
+    async def _outcome(self, run: JobRun) -> Finished | Failed:
+        try:
+            return await run.run()
+        finally:
+            run.needs_slot = False
+            if run.is_reserved:
+                self.stages.gate.release()  # it ended before it came to the model
+                run.is_reserved = False
 
     async def _record(self, run: JobRun, outcome: Finished | Failed) -> None:
         job, usage = run.job, run.usage

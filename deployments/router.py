@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -269,8 +269,3 @@ class Router(GatewayDesk):
     async def _database(self, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the queue in the one thread that owns the database."""
         return await self._thread(verb, *args, **kwargs)
-
-    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
-        """Yield the job now and whenever it changed, until it has ended."""
-        async for event in self.follow(job_id, None):
-            yield event.view

@@ -91,3 +91,14 @@ async def test_other_errors_are_not_tried_again(thread: DatabaseThread) -> None:
     with pytest.raises(InvalidConfigError):
         await thread.persistently(verb)
     assert calls == [1]
+
+
+async def test_a_caller_that_hangs_up_takes_no_answer_along(thread: DatabaseThread) -> None:
+    first = asyncio.create_task(thread.add(job(), None))
+    others = [asyncio.create_task(thread.add(job(), None)) for _ in range(5)]
+    await asyncio.sleep(0)  # the first one's commit is under way, the others wait for the next
+    first.cancel()
+    async with asyncio.timeout(30):
+        ids = await asyncio.gather(*others)
+    assert len(set(ids)) == 5
+    assert await thread(thread.queue.count, JobStatus.PENDING) == 6
