@@ -83,9 +83,9 @@ def read_mesh_file(path: Path) -> RawMesh:
     """Read an obj, ply, stl, glb or off file.
 
     Raises:
-        StorageError: the file cannot be read.
-        FileFormatError: unknown suffix, empty, truncated, over a limit (512 MiB, 2,000,000 faces,
-            64 megapixels of texture), or no triangle mesh.
+        StorageError: the file is there but cannot be read.
+        FileFormatError: unknown suffix, missing, empty, truncated, over a limit (512 MiB,
+            2,000,000 faces, 64 megapixels of texture), or no triangle mesh.
     """
     kind = path.suffix.lower().lstrip(".")
     if kind not in READABLE:
@@ -138,7 +138,7 @@ def check_header(name: str, kind: str, content: bytes) -> None:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise StorageError(f"{path} is not a file.")
+            raise FileFormatError(f"There is no file {path}; expected a mesh file.")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise FileFormatError(f"{path.name!r} has {size} bytes; at most {MAX_FILE_BYTES}.")
@@ -181,7 +181,10 @@ def _off_counts(content: bytes) -> tuple[int, int, int]:
 
 def _obj_counts(content: bytes) -> tuple[int, int, int]:
     lines = b"\n" + content
-    return lines.count(b"\nv "), lines.count(b"\nf "), 0
+    faces = lines.count(b"\nf ")
+    if faces <= MAX_FACES:  # polygons become fans; long lines must not hide their triangles
+        faces = sum(len(line.split()) - 3 for line in content.splitlines() if line[:2] == b"f ")
+    return lines.count(b"\nv "), max(faces, 0), 0
 
 
 def _parse(path: Path, kind: str, content: bytes) -> trimesh.Scene:
@@ -201,6 +204,9 @@ def _joined(name: str, scene: trimesh.Scene) -> RawMesh:
             parts.append((mesh, np.asarray(transform)))
     if not parts:
         raise FileFormatError(f"{name!r} holds no triangles (points, lines or nothing).")
+    total = sum(len(mesh.faces) for mesh, _ in parts)
+    if total > MAX_FACES:
+        raise FileFormatError(f"{name!r} has {total} triangles; at most {MAX_FACES} are assessed.")
     largest = max(parts, key=lambda part: len(part[0].faces))[0]
     positions = [np.asarray(m.vertices, float) @ t[:3, :3].T + t[:3, 3] for m, t in parts]
     starts = np.cumsum([0, *(len(p) for p in positions[:-1])])

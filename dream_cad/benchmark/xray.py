@@ -74,7 +74,8 @@ def occupancy(corners: Floats, low: Floats, side: float, grid: int) -> NDArray[n
     """
     hits = cross_rays(corners, 2, low, side, grid)
     a, b, c = corners[hits.face].transpose(1, 0, 2)
-    facing = np.sign(np.cross((b - a)[:, :2], (c - a)[:, :2])).astype(np.int32)
+    across, along = b - a, c - a
+    facing = np.sign(across[:, 0] * along[:, 1] - across[:, 1] * along[:, 0]).astype(np.int32)
     layer = np.clip(np.ceil((hits.position - low[2]) * (grid / side) - 0.5), 0, grid)
     winding = np.zeros((grid * grid, grid + 1), dtype=np.int32)
     np.add.at(winding, (hits.ray, layer.astype(np.int64)), -facing)

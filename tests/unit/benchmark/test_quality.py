@@ -9,7 +9,7 @@ import trimesh
 
 from dream_cad.benchmark import QualityAssessor
 from dream_cad.benchmark.quality import is_watertight, mesh_quality, uv_overlap
-from dream_cad.exceptions import FileFormatError, InvalidConfigError, StorageError
+from dream_cad.exceptions import FileFormatError, InvalidConfigError
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import export_mesh
 
@@ -174,7 +174,7 @@ def test_truncated_glb_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(StorageError):
+    with pytest.raises(FileFormatError, match="no file"):
         QualityAssessor().assess_mesh_file(tmp_path / "nothing.obj")
 
 
