@@ -83,3 +83,29 @@ class BenchmarkResult:
     failures: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+
+
+def result_metrics(result: BenchmarkResult) -> dict[str, float]:
+    """Return the numbers of a result by name; what was not measured is left out.
+
+    Stages are ``stage_seconds/<stage>``, scores ``quality/<score>``.
+    """
+    found = {"success": float(result.success), "failures": float(result.failures)}
+    if result.run_seconds:
+        found["generation_time_seconds"] = result.generation_time_seconds
+        found["p95_seconds"] = result.p95_seconds
+    found |= {"peak_ram_gb": result.peak_ram_gb, "peak_vram_gb": result.peak_vram_gb}
+    found |= {f"stage_seconds/{stage}": s for stage, s in result.stage_seconds.items()}
+    quality = result.quality_metrics
+    if quality is not None:
+        names = (*quality.reasons, "vertex_count", "face_count", "uv_coverage", "uv_overlap")
+        found |= {f"quality/{name}": float(getattr(quality, name)) for name in names}
+    return found
+
+
+def result_params(result: BenchmarkResult) -> dict[str, str]:
+    """Return what a result was made from, as texts."""
+    found = {"model": result.model_name, "prompt": result.prompt}
+    if result.error_message:
+        found["error"] = result.error_message
+    return found | {f"environment/{key}": str(value) for key, value in result.environment.items()}
