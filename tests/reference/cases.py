@@ -20,7 +20,8 @@ from torch import nn
 from tests.reference import formula_weights
 
 _SPEC = re.compile(
-    r"^(?:(?P<factor>[-+.\deE]+)\*)?(?P<kind>normal|uniform):(?P<name>[^:]+):(?P<shape>[\dx,]+)"
+    r"^(?:(?P<factor>[-+.\deE]+)\*)?(?P<kind>normal|uniform):(?P<name>[^:]+):"
+    r"\[?(?P<shape>[\dx, ]+)\]?"
     r"(?P<steps>(?: \S+)*)$"
 )
 _STORED = re.compile(r"^npz:(?P<key>[^\s]+)")
@@ -111,7 +112,7 @@ class Case:
 
     def expected(self) -> dict[str, NDArray[Any]]:
         """Expected outputs by short name."""
-        return {key.rpartition("/")[2]: self.arrays[key] for key in self.data["outputs"]}
+        return {_short_name(key): self.arrays[key] for key in self.data["outputs"]}
 
     def tolerance(self, output: str) -> tuple[float, float]:
         """(rtol, atol) of an output."""
@@ -133,6 +134,11 @@ class Case:
             f"{self.name}/{output}: {outside:.2%} outside rtol {rtol} atol {atol}, "
             f"largest difference {largest:.3g}"
         )
+
+
+def _short_name(key: str) -> str:
+    """``case/output`` or ``case.output``: the last part."""
+    return re.split("[/.]", key)[-1]
 
 
 def _apply_step(values: NDArray[Any], step: str) -> NDArray[Any]:
