@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dream_cad.queue.batches import BatchStore
 from dream_cad.queue.connection import Database, SteadyClock
 from dream_cad.queue.database import default_database_url, open_engine
+from dream_cad.queue.dispatch import DispatchLock, DispatchStore
 from dream_cad.queue.jobs import GenerationJob, ResultLoader
 from dream_cad.queue.keys import KeyStore
 from dream_cad.queue.licenses import LicenseStore
@@ -38,7 +39,10 @@ class QueueBase:
     ) -> None:
         self.database_url = database_url or default_database_url()
         self._clock = clock or SteadyClock()
-        self._database = Database(open_engine(self.database_url))
+        engine = open_engine(self.database_url)
+        self._database = Database(engine)
+        self._dispatch_lock = DispatchLock(engine)
+        self._dispatch = DispatchStore(self._database)
         self._store = JobStore(self._database)
         self._batches = BatchStore(self._database)
         self._listing = ListingStore(self._database)
@@ -58,6 +62,7 @@ class QueueBase:
 
     def close(self) -> None:
         """Close the database connections."""
+        self._dispatch_lock.release()
         self._database.close()
 
     def grouped(self) -> AbstractContextManager[None]:

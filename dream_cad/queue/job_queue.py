@@ -24,6 +24,8 @@ from dream_cad.queue.state import Switches, with_drain, with_pause
 from dream_cad.queue.working import Working
 
 _WAIT_POLL_S = 0.05
+_JOBS_AVERAGED = 20
+_JOBS_LOOKED_AT = 500
 
 
 class JobQueue(Adding, Working):
@@ -199,6 +201,18 @@ class JobQueue(Adding, Working):
     def depth(self) -> list[Depth]:
         """Return how many jobs can start, by model and level, and since when the oldest waits."""
         return self._listing.depth()
+
+    def count_waiting(self, model_name: str, *, limit: int = 1000) -> int:
+        """Return how many jobs of a model can start, counting no further than ``limit``."""
+        return self._listing.count_waiting(model_name, limit)
+
+    def mean_seconds(self, model_name: str) -> float | None:
+        """Return the mean seconds that a model's latest jobs took; None if none ended lately."""
+        return self._listing.mean_seconds(model_name, _JOBS_AVERAGED, _JOBS_LOOKED_AT)
+
+    def asked_to_stop(self) -> list[str]:
+        """Return the ids of the running jobs that were asked to stop."""
+        return self._listing.asked_to_stop()
 
     def position(self, job: GenerationJob, *, limit: int | None = None) -> int | None:
         """Return a pending job's place in its model's line by level and age; None otherwise.

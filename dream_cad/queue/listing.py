@@ -68,6 +68,48 @@ class ListingStore:
             for model, level, count, seq in rows
         ]
 
+    def count_waiting(self, model_name: str, limit: int) -> int:
+        """Return how many jobs of a model can be claimed, counting no further than ``limit``."""
+        waiting = (
+            select(jobs.c.seq)
+            .where(condition(CLAIMABLE), jobs.c.model_name == model_name)
+            .limit(limit)
+        )
+        with self._database.connect(write=False) as connection:
+            counted = select(func.count()).select_from(waiting.subquery())
+            return int(connection.execute(counted).scalar_one())
+
+    def mean_seconds(self, model_name: str, last: int, within: int) -> float | None:
+        """Return the mean working time of a model's last jobs among the last that ended."""
+        ended = (
+            select(jobs.c.model_name, jobs.c.status, jobs.c.started_at, jobs.c.completed_at)
+            .where(condition("completed_at IS NOT NULL"))
+            .order_by(jobs.c.completed_at.desc())
+            .limit(within)
+            .subquery()
+        )
+        seconds = (
+            select((ended.c.completed_at - ended.c.started_at).label("seconds"))
+            .where(
+                ended.c.model_name == model_name,
+                ended.c.status == "completed",
+                ended.c.started_at.is_not(None),
+            )
+            .order_by(ended.c.completed_at.desc())
+            .limit(last)
+            .subquery()
+        )
+        with self._database.connect(write=False) as connection:
+            return connection.execute(select(func.avg(seconds.c.seconds))).scalar()
+
+    def asked_to_stop(self) -> list[str]:
+        """Return the ids of the running jobs that were asked to stop."""
+        asked = select(jobs.c.id).where(
+            condition("status = 'running'"), jobs.c.cancel_requested.is_(True)
+        )
+        with self._database.connect(write=False) as connection:
+            return list(connection.execute(asked).scalars())
+
     def events_after(self, job_id: str, seq: int, limit: int) -> list[JobEvent]:
         """Return a job's events with a number above ``seq``, in order."""
         statement = (

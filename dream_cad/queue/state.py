@@ -54,10 +54,15 @@ class StateStore:
         with self._database.connect(write=True) as connection:
             new = changed(read_switches(connection))
             paused = {"all": new.all_paused, "models": list(new.models)}
-            statement = _SET_POSTGRESQL if self._database.is_postgresql else _SET_SQLITE
             for name, value in ((_PAUSED, paused), (_DRAINING, new.draining)):
-                connection.execute(statement, {"name": name, "value": json.dumps(value)})
+                write_state(self._database, connection, name, json.dumps(value))
         return new
+
+
+def write_state(database: Database, connection: Connection, name: str, value: str) -> None:
+    """Set one entry of ``queue_state`` within a transaction; the value is JSON."""
+    statement = _SET_POSTGRESQL if database.is_postgresql else _SET_SQLITE
+    connection.execute(statement, {"name": name, "value": value})
 
 
 def with_pause(model: str | None, paused: bool) -> Callable[[Switches], Switches]:

@@ -205,6 +205,33 @@ class Working(QueueBase):
         self._sweeps.unstick(self._clock() + _LONGEST_BACKOFF_S)
         return self._requeue(any_running(), SERVER_RESTARTED)
 
+    def hold_dispatch(self) -> bool:
+        """Become or stay the one dispatcher of this queue; call it every second or so.
+
+        Returns:
+            Whether this object is it. SQLite: always, since its owner is alone.
+
+        Raises:
+            StorageError: the database does not answer; see ``DispatchLock.hold``.
+        """
+        return self._dispatch_lock.hold()
+
+    def succeed(self, dispatcher: str) -> list[GenerationJob]:
+        """Take back every job that another dispatcher left running; call it once it holds.
+
+        Args:
+            dispatcher: id of the caller; one that was the last already takes nothing back.
+        """
+        return self.recover() if self._dispatch.succeed(dispatcher) else []
+
+    def newest_event(self) -> int:
+        """Return the number of the newest change of state, to begin ``changed_since`` with."""
+        return self._dispatch.newest_event()
+
+    def changed_since(self, seq: int, *, limit: int = 1000) -> tuple[int, list[str]]:
+        """Return the newest number and the ids of jobs whose state another process changed."""
+        return self._dispatch.changed_since(seq, limit)
+
     def _requeue(
         self,
         which: ColumnElement[bool],
