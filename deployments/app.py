@@ -7,8 +7,10 @@ import logging
 from pathlib import Path
 
 from ray.serve import Application, Deployment
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from deployments.args import AppArgs
+from deployments.args import AppArgs, AutoscalingArgs
+from deployments.autoscaling import QueuePolicy
 from deployments.calls import make_deployment
 from deployments.gateway import Gateway
 from deployments.model import ModelReplica
@@ -26,6 +28,7 @@ _SMALL_CPU = 0.1
 _WORK_AND_CONTROL = 4
 """A replica works on one job; the rest lets cancel and adopt through beside it (Serve's broadcast
 waits for a free place like any request: measured, ray 2.60)."""
+_SHUTDOWN_S = 5.0
 _MANY = 1_000
 """Requests that a router or gateway holds at once: waiting clients cost little."""
 
@@ -73,15 +76,34 @@ def build_app(args: AppArgs) -> Application:
 
 
 def _bind_model(plan: ModelPlan, args: AppArgs, artifacts_root: str) -> Application:
+    scaled = plan.autoscaling
     deployment = _deployment(
         ModelReplica,
-        f"model-{plan.name}",
+        plan.deployment_name,
         plan.num_cpus,
         num_gpus=plan.num_gpus,
-        num_replicas=plan.num_replicas,
+        num_replicas=plan.num_replicas if scaled is None else _scaled_by_queue(scaled),
         max_ongoing=_WORK_AND_CONTROL,
+        # A replica that is stopped for want of work may still have a job: it may end it.
+        shutdown_s=_SHUTDOWN_S if scaled is None else args.limits.job_timeout_s,
     )
     return deployment.bind(plan.name, plan.options, args.modules, artifacts_root, plan.num_gpus)
+
+
+def _scaled_by_queue(scaled: AutoscalingArgs) -> AutoscalingConfig:
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]
+        policy_function=QueuePolicy,
+        policy_kwargs={"drain_s": scaled.drain_s, "idle_s": scaled.idle_s},
+    )
+    return AutoscalingConfig(
+        min_replicas=scaled.min_replicas,
+        initial_replicas=scaled.min_replicas,
+        max_replicas=scaled.max_replicas,
+        # The policy itself knows when to wait.
+        upscale_delay_s=0.0,
+        downscale_delay_s=0.0,
+        policy=policy,
+    )
 
 
 def _bind_text(plan: TextPlan) -> Application:
@@ -114,17 +136,19 @@ def _deployment(
     num_cpus: float,
     *,
     num_gpus: float = 0.0,
-    num_replicas: int = 1,
+    num_replicas: int | AutoscalingConfig = 1,
     max_ongoing: int,
+    shutdown_s: float = _SHUTDOWN_S,
 ) -> Deployment:
+    is_fixed = isinstance(num_replicas, int)
     return make_deployment(
         replica,
         name=name,
-        num_replicas=num_replicas,
+        **{"num_replicas" if is_fixed else "autoscaling_config": num_replicas},
         max_ongoing_requests=max_ongoing,
         health_check_period_s=5,
         health_check_timeout_s=60,  # a model may keep the interpreter busy for long
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=shutdown_s,
         ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
     )
 

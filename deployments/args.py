@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from deployments.http.settings import EdgeArgs, FetchArgs, WebhookArgs
 from dream_cad.settings import get_settings
@@ -16,10 +16,30 @@ class _Args(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class AutoscalingArgs(_Args):
+    """How many replicas a model has, by the work that waits for it."""
+
+    min_replicas: int = Field(0, ge=0, le=1024, description="0: unloaded while nobody needs it.")
+    max_replicas: int = Field(ge=1, le=1024)
+    drain_s: float = Field(
+        60.0, gt=0, description="Replicas are added until waiting work takes no longer than this."
+    )
+    idle_s: float = Field(
+        300.0, gt=0, description="A replica that is not needed for so long is stopped."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AutoscalingArgs:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas must not exceed max_replicas")
+        return self
+
+
 class ModelArgs(_Args):
     """One model to serve.
 
     ``num_gpus`` and ``num_cpus`` are derived (GPU share from memory) unless given here.
+    ``num_replicas`` is for a fixed number, ``autoscaling`` for one that follows the queue.
     """
 
     name: str = Field(min_length=1, max_length=64)
@@ -27,11 +47,18 @@ class ModelArgs(_Args):
         None, description="auto, published, nano or a folder; DREAM_CAD_CHECKPOINT when not given."
     )
     num_replicas: int = Field(1, ge=1, le=1024)
+    autoscaling: AutoscalingArgs | None = None
     options: dict[str, Any] = Field(
         default_factory=dict, description="Constructor options, for example {precision: fp16}."
     )
     num_gpus: float | None = Field(None, ge=0, le=64)
     num_cpus: float | None = Field(None, ge=0, le=256)
+
+    @model_validator(mode="after")
+    def _one_way_to_count(self) -> ModelArgs:
+        if self.autoscaling is not None and "num_replicas" in self.model_fields_set:
+            raise ValueError("give num_replicas or autoscaling, not both")
+        return self
 
 
 class TextToImageArgs(_Args):

@@ -84,6 +84,15 @@ def cancel(queue: JobQueue, job_id: str) -> JobStatus:
     return _ended(queue, job_id, lambda: queue.cancel(job_id))
 
 
+def take_over(queue: JobQueue, router_id: str) -> list[GenerationJob]:
+    """Take back what an earlier router left running; see ``JobQueue.succeed``."""
+    with queue.grouped():
+        taken = queue.succeed(router_id)
+        for job in taken:
+            announce(queue, job)
+    return taken
+
+
 def give_up_overdue(queue: JobQueue) -> list[GenerationJob]:
     """Fail the pending jobs that were to start or to end by now, and announce it."""
     with queue.grouped():

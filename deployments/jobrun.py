@@ -23,6 +23,7 @@ from dream_cad.exceptions import (
     DreamCadError,
     GenerationCancelledError,
     GenerationTimeoutError,
+    ServiceUnavailableError,
 )
 from dream_cad.queue import GenerationJob
 
@@ -109,7 +110,7 @@ class JobRun:
             if not work.done():
                 await self._halt(work)
             elif not self._stop.is_set():
-                return work.result()
+                return _unless_cancelled(work.result())
             return self._stopped()
         finally:
             stop.cancel()
@@ -196,6 +197,14 @@ class JobRun:
                 with contextlib.suppress(*CLUSTER_ERRORS, DreamCadError):
                     await self._site.stages.finisher.discard.remote(other.key)
         return best
+
+
+def _unless_cancelled(outcome: Finished | Failed) -> Finished | Failed:
+    """A stage that was stopped though nobody asked works for another router now: try again."""
+    if isinstance(outcome, Finished) or not outcome.is_cancelled:
+        return outcome
+    error = ServiceUnavailableError("The work was stopped by another router that took over.")
+    return Failed(problem_of(error), is_retryable=True)
 
 
 def _refusal(chosen: Try, gates: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,19 +12,21 @@ from functools import partial
 from typing import Any
 
 from deployments.attempt import Stages
+from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
 from deployments.endings import record_outcome
-from deployments.failures import CLUSTER_ERRORS
 from deployments.jobrun import JobRun, Site
 from deployments.messages import Failed, Finished, ModelInfo
 from deployments.metrics import RouterMetrics
 from deployments.plan import ModelPlan
+from deployments.replicas import Replicas
 from dream_cad.exceptions import JobStateError, StorageError
 from dream_cad.queue import GenerationJob, JobPriority
 
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 1.0
+_WATCH_EVERY_S = 1.0
 _ADOPT_EVERY_S = 0.25
 _UNREADY_PAUSE_S = 15.0
 _SMOOTHING = 0.3
@@ -45,6 +47,7 @@ class Lane:
         database: the queue's thread.
         metrics: what is counted.
         look_ahead: jobs prepared beyond the free slots.
+        charge: whether this router dispatches.
         router_id: told to the replicas, so that they drop an earlier router's work.
         find_site: the lane of another model.
         on_change: called with the id of a job that changed.
@@ -58,20 +61,22 @@ class Lane:
         metrics: RouterMetrics,
         *,
         look_ahead: int,
+        charge: Charge,
         router_id: str,
         find_site: Callable[[str], Site | None],
         on_change: Callable[[str], None],
     ) -> None:
         self.plan = plan
         self.stages = stages
-        self.info = ModelInfo(is_ready=False)
+        self.info = self._unready()
         self.runs: dict[str, JobRun] = {}
         self.mean_s: float | None = None
         self.loads = 0
         self._database = database
         self._metrics = metrics
         self._look_ahead = look_ahead
-        self._router_id = router_id
+        self._charge = charge
+        self._replicas = Replicas(stages.model, stages.text, router_id)
         self._find_site = find_site
         self._on_change = on_change
         self._wake = asyncio.Event()
@@ -91,6 +96,7 @@ class Lane:
         """Return what GET /v1/cluster shows of this model."""
         return {
             "ready": self.info.is_ready,
+            "dispatches": self._charge.is_held,
             "slots": self.stages.gate.slots,
             "running": len(self.runs),
             "seconds_per_job": self.mean_s,
@@ -99,16 +105,54 @@ class Lane:
         }
 
     async def serve(self) -> None:
-        """Dispatch for ever."""
+        """Dispatch for ever, whenever this router is the one that does."""
         await self._until_licensed()
-        await self._until_ready()
-        while True:
+        watching = asyncio.create_task(self._watch())
+        try:
+            while True:
+                await self._until_ready()
+                await self._dispatch()
+        finally:
+            watching.cancel()
+
+    async def _dispatch(self) -> None:
+        """Start jobs while there is a replica, and this router is in charge."""
+        while self._charge.is_held and self.stages.gate.slots > 0:
             self._wake.clear()
             job = await self._claim(self._needed_level())
             if job is None:
                 await self._rest(_IDLE_S)
             else:
                 self._start(job, is_reserved=False)
+
+    async def _watch(self) -> None:
+        """Count the replicas that can work, which come and go; for ever."""
+        while True:
+            self._count(await self._replicas.ask())
+            if self.mean_s is None or not self._charge.is_held:
+                await self._learn_mean()
+            await asyncio.sleep(_WATCH_EVERY_S)
+
+    def _count(self, infos: list[ModelInfo] | None) -> None:
+        if infos is None:
+            return  # busy or on the move: what was known last is the best guess
+        ready = sum(info.is_ready for info in infos)
+        if ready != self.stages.gate.slots:
+            self.stages.gate.resize(ready)
+            self._wake.set()
+        self.info = next(
+            (info for info in infos if info.is_ready), infos[0] if infos else self._unready()
+        )
+
+    def _unready(self) -> ModelInfo:
+        return ModelInfo(is_ready=False, is_asleep=self.plan.may_sleep)
+
+    async def _learn_mean(self) -> None:
+        """Learn from the database what other routers, or this one before, have measured."""
+        try:
+            self.mean_s = await self._database(self._database.queue.mean_seconds, self.plan.name)
+        except StorageError as error:
+            logger.error("the seconds a job are not known: %s", error)
 
     @asynccontextmanager
     async def hold_slot(self, run: JobRun) -> AsyncIterator[None]:
@@ -168,19 +212,6 @@ class Lane:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def adopt(self) -> None:
-        """Ask the replicas how they are, and count their slots."""
-        try:
-            asked = self.stages.model.broadcast("adopt", self._router_id)
-            infos: list[ModelInfo] = await asked.results_async()
-            if self.stages.text is not None:
-                await self.stages.text.broadcast("adopt", self._router_id).results_async()
-        except CLUSTER_ERRORS as error:
-            logger.info("model %s is silent: %s", self.plan.name, type(error).__name__)
-            return
-        if infos:
-            self.info = next((info for info in infos if info.is_ready), infos[0])
-
     async def _until_licensed(self) -> None:
         """Wait until an administrator has accepted the licence of the weights, if they have one."""
         license = self.plan.weights_license
@@ -198,18 +229,27 @@ class Lane:
             self.info = ModelInfo(is_ready=False, problem=problem)
             await self._rest(_UNREADY_PAUSE_S)
             self._wake.clear()
-        self.info = ModelInfo(is_ready=False)
+        self.info = self._unready()
 
     async def _until_ready(self) -> None:
-        """Ask the replicas until one can take jobs."""
+        """Wait for the charge, then ask the replicas until one can take jobs."""
         while True:
-            await self.adopt()
+            if not await self._charge.wait(_IDLE_S):
+                continue
+            self._count(await self._replicas.adopt())
             if self.info.is_ready:
                 self.loads += 1
                 self._metrics.loads.inc(tags={"model": self.plan.name})
                 logger.info("model %s is ready", self.plan.name)
                 return
-            await asyncio.sleep(_UNREADY_PAUSE_S if self.info.problem else _ADOPT_EVERY_S)
+            await self._until_counted(_UNREADY_PAUSE_S if self.info.problem else _ADOPT_EVERY_S)
+
+    async def _until_counted(self, seconds: float) -> None:
+        """Wait until a replica that can work was counted, or for a while."""
+        deadline = time.monotonic() + seconds
+        while self.stages.gate.slots == 0 and (left := deadline - time.monotonic()) > 0:
+            self._wake.clear()
+            await self._rest(left)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -229,7 +269,7 @@ class Lane:
         return [run for run in self.runs.values() if run.needs_slot and not run.is_reserved]
 
     async def _claim(self, level: int) -> GenerationJob | None:
-        if level > _HIGHEST:
+        if level > _HIGHEST or not self._charge.is_held:
             return None
         try:
             job: GenerationJob | None = await self._database(

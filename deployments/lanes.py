@@ -11,12 +11,12 @@ from ray.serve.handle import DeploymentHandle
 import dream_cad
 from deployments.args import AppArgs
 from deployments.attempt import Stages
+from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
 from deployments.gate import PriorityGate
 from deployments.lane import Lane
 from deployments.metrics import RouterMetrics
 from deployments.plan import ModelPlan
-from dream_cad.queue.jobs import new_job_id
 
 _FINISHING_PER_SLOT = 4
 
@@ -29,6 +29,8 @@ def open_lanes(
     finisher: DeploymentHandle[Any],
     *,
     database: DatabaseThread,
+    charge: Charge,
+    router_id: str,
     metrics: RouterMetrics,
     on_change: Callable[[str], None],
 ) -> dict[str, Lane]:
@@ -41,13 +43,14 @@ def open_lanes(
         text: the text stage's handle, if there is one.
         finisher: the finisher's handle.
         database: the queue's thread.
+        charge: whether this router dispatches.
+        router_id: its id.
         metrics: what is counted.
         on_change: called with the id of a job that changed.
     """
     slots = args.finisher.num_replicas * args.finisher.concurrency
     finishing = asyncio.Semaphore(_FINISHING_PER_SLOT * slots)
     text_gate = PriorityGate(args.text_to_image.num_replicas)
-    router_id = new_job_id()
     lanes: dict[str, Lane] = {}
     for plan in plans:
         stages = Stages(
@@ -75,6 +78,7 @@ def open_lanes(
             database,
             metrics,
             look_ahead=args.queue.look_ahead,
+            charge=charge,
             router_id=router_id,
             find_site=lanes.get,
             on_change=on_change,

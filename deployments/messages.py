@@ -139,10 +139,17 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a replica says of itself: whether it can take jobs, and if not, why."""
+    """What a replica says of itself, or what is known of a model without replicas.
+
+    Attributes:
+        is_ready: whether it can take jobs.
+        problem: why it cannot.
+        is_asleep: it has no replica and is loaded when a job comes.
+    """
 
     is_ready: bool
     problem: Problem | None = None
+    is_asleep: bool = False
 
 
 @dataclass(frozen=True)

@@ -86,17 +86,20 @@ class ModelReplica:
     async def adopt(self, router_id: str) -> ModelInfo:
         """Serve this router from now on, and say whether the model is ready.
 
-        What was begun for an earlier router is stopped: nobody waits for it any more. A model
-        that could not be loaded is tried again.
+        What was begun for an earlier router is stopped: nobody waits for it any more. Loading a
+        model that could not be loaded begins again; a later call tells how it went.
         """
         if router_id != self._router_id:
             self._steps.cancel_all()
             self._router_id = router_id
-        if self._model is None:
-            await asyncio.get_running_loop().run_in_executor(None, self._try_to_load)
-        if self._model is None:
-            return ModelInfo(is_ready=False, problem=self._problem)
-        return ModelInfo(is_ready=True)
+        if self._model is None and not self._loading.locked():
+            asyncio.get_running_loop().run_in_executor(None, self._try_to_load)
+        return self.state()
+
+    def state(self) -> ModelInfo:
+        """Say whether the model is ready."""
+        is_ready = self._model is not None
+        return ModelInfo(is_ready, problem=None if is_ready else self._problem)
 
     def cancel(self, job_id: str) -> bool:
         """Stop a job at its next step, if it is at work here."""

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from deployments.args import AppArgs, ModelArgs, TextToImageArgs
+from deployments.args import AppArgs, AutoscalingArgs, ModelArgs, TextToImageArgs
 from deployments.calls import list_nodes
 from deployments.options import TEXT_OPTIONS, finisher_options, text_options
 from dream_cad.checkpoints import TEXT_TO_IMAGE, nano_folder
@@ -38,7 +38,8 @@ class ModelPlan:
         options: constructor options.
         num_gpus: share of a GPU of each replica.
         num_cpus: logical CPUs of each replica.
-        num_replicas: slots.
+        num_replicas: slots, where their number is fixed.
+        autoscaling: how their number follows the queue, else.
         needs_picture: whether text goes through the shared text stage first.
         capabilities: as registered.
         finish_options: names of the options that the finisher reads.
@@ -53,10 +54,21 @@ class ModelPlan:
     num_gpus: float = 0.0
     num_cpus: float = 0.0
     num_replicas: int = 0
+    autoscaling: AutoscalingArgs | None = None
     needs_picture: bool = False
     capabilities: ModelCapabilities | None = None
     finish_options: frozenset[str] = frozenset()
     text_options: dict[str, str] = field(default_factory=lambda: dict(TEXT_OPTIONS))
+
+    @property
+    def deployment_name(self) -> str:
+        """Name of its Serve deployment."""
+        return f"model-{self.name}"
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether it has no replica while nobody needs it."""
+        return self.autoscaling is not None and self.autoscaling.min_replicas == 0
 
     @property
     def weights_license(self) -> str | None:
@@ -125,6 +137,7 @@ def _plan_model(model: ModelArgs, gpu_gb: float) -> ModelPlan:
         num_gpus=num_gpus,
         num_cpus=_cpus(model.num_cpus, num_gpus),
         num_replicas=model.num_replicas,
+        autoscaling=model.autoscaling,
         needs_picture=model_class.text_through_image,
         capabilities=capabilities,
         finish_options=finisher_options(model_class.options_model()),

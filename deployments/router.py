@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,22 +13,31 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.args import AppArgs
 from deployments.calls import list_nodes
+from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
+from deployments.demand import DemandTeller
 from deployments.endings import announce, cancel
 from deployments.gateway_desk import GatewayDesk
 from deployments.jobrun import JobRun
 from deployments.lanes import open_lanes
 from deployments.messages import JobView, ModelInfo
 from deployments.metrics import RouterMetrics
+from deployments.neighbours import Neighbours
 from deployments.plan import ModelPlan
 from deployments.sweeper import Sweeper
 from deployments.watching import Watch, Watchers, wait_for
 from deployments.webhooks import WebhookSender
 from dream_cad.artifacts import ArtifactStore
-from dream_cad.exceptions import JobNotFoundError, ModelUnavailableError, QueueFullError
+from dream_cad.exceptions import (
+    JobNotFoundError,
+    ModelUnavailableError,
+    QueueFullError,
+    StorageError,
+)
 from dream_cad.log import configure_logging
 from dream_cad.queue import GenerationJob, JobFilter, JobQueue, JobStatus
 from dream_cad.queue.database import OwnerLock, sqlite_path
+from dream_cad.queue.jobs import new_job_id
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +49,8 @@ class Router(GatewayDesk):
     """Accepts jobs, dispatches them to the models, and answers for their state.
 
     Durable: a job is in the database before ``submit`` returns, and its result before it is
-    shown as completed. If this process dies, its successor takes the running jobs back at once
-    (SQLite: the owner's file lock proves that it is dead) or when their leases lapse.
+    shown as completed. Of several routers (PostgreSQL) one dispatches, the others answer; when it
+    dies its successor takes the running jobs back at once.
 
     Args:
         args: the application's arguments.
@@ -69,6 +79,10 @@ class Router(GatewayDesk):
         self._queue = self._thread.queue
         self._watchers = Watchers()
         self._metrics = RouterMetrics()
+        router_id = new_job_id()
+        self._charge = Charge(self._thread, router_id)
+        with contextlib.suppress(StorageError):  # it is tried again every second
+            await self._charge.check()
         self._lanes = open_lanes(
             args,
             plans,
@@ -76,6 +90,8 @@ class Router(GatewayDesk):
             text,
             finisher,
             database=self._thread,
+            charge=self._charge,
+            router_id=router_id,
             metrics=self._metrics,
             on_change=self._watchers.changed,
         )
@@ -93,12 +109,6 @@ class Router(GatewayDesk):
         if path is not None:
             self._lock = OwnerLock(path)
             self._lock.acquire(_OWNERSHIP_TIMEOUT_S)
-            for job in queue.recover():
-                announce(queue, job)
-                logger.info(
-                    "taken back from an earlier router",
-                    extra={"job_id": job.id, "status": job.status.value},
-                )
         return queue
 
     def _make_loops(self, artifacts_root: str) -> list[Any]:
@@ -113,7 +123,13 @@ class Router(GatewayDesk):
         )
         sender = WebhookSender(self._queue.webhooks, self._args.webhooks, self._webhook_secret)
         lanes = [lane.serve() for lane in self._lanes.values()]
-        return [*lanes, sweeper.beat(), sweeper.clean(), sender.run()]
+        loops = [self._charge.keep(), sweeper.beat(), sweeper.clean(), sender.run()]
+        if self._args.queue.routers > 1:
+            neighbours = Neighbours(self._thread, self._lanes, self._watchers.changed)
+            loops.append(neighbours.listen())
+        if any(lane.plan.autoscaling is not None for lane in self._lanes.values()):
+            loops.append(DemandTeller(self._thread, self._lanes, self._charge).tell_all())
+        return [*lanes, *loops]
 
     def _webhook_secret(self, owner: str) -> str | None:
         key = self._queue.keys.get(owner)

@@ -135,7 +135,7 @@ class ModelDocument(BaseModel):
 
     name: str
     available: bool
-    state: Literal["ready", "loading", "failed", "not-deployed"]
+    state: Literal["ready", "asleep", "loading", "failed", "not-deployed"]
     reason: str
     checkpoint: str | None
     license: str | None

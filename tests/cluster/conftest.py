@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -100,6 +102,15 @@ class Server:
         os.kill(victim, signal.SIGKILL)
         return victim
 
+    def kill_everything(self) -> None:
+        """kill -9 the whole cluster at once, as a power cut would."""
+        root = psutil.Process(self.pid)
+        victims = [root, *root.children(recursive=True)]
+        for victim in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+        psutil.wait_procs(victims)
+
 
 def until(condition: Callable[[], T | None], what: str) -> T:
     deadline = time.monotonic() + DEADLINE_S
@@ -123,31 +134,30 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, small_disk: Path | None) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("cluster")
-    for name in [name for name in os.environ if name.startswith("DREAM_CAD_")]:
-        del os.environ[name]
-    args = {
+def app_args(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the arguments of an application that serves the cube model from a folder."""
+    args: dict[str, Any] = {
         "models": [{"name": "echo"}],
         "modules": ["tests.cluster.echo_model"],
-        "output_dir": str(small_disk or folder / "outputs"),
+        "output_dir": str(folder / "outputs"),
         "database_url": f"sqlite:///{folder}/jobs.sqlite3",
-        "limits": {"max_pending": MAX_PENDING, "max_body_bytes": MAX_BODY_BYTES},
         "finisher": {"preview_size": 32},
         "edge": {"key_cache_s": 0},
-        "webhooks": {
-            "allowed_hosts": ["127.0.0.1"],
-            "allowed_networks": ["127.0.0.0/8"],
-            "secret": WEBHOOK_SECRET,
-        },
         "queue": {"lease_s": 9, "retry_backoff_s": 0.2, "cancel_grace_s": 300},
     }
+    return {**args, **changes}
+
+
+@contextmanager
+def serving(folder: Path, args: dict[str, Any], disk: Path | None = None) -> Iterator[Server]:
+    """Run an application on a Ray of its own until the end of the block."""
+    for name in [name for name in os.environ if name.startswith("DREAM_CAD_")]:
+        del os.environ[name]
     settings = json.dumps({"name": APP, "args": args})
     command = [sys.executable, "-W", "ignore", "-m", "tests.cluster.run_server", settings]
     # A process of its own: Ray's warnings stay there, and its end takes all of Ray with it.
     with (
-        (folder / "server.log").open("w") as log,
+        (folder / "server.log").open("a") as log,
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
@@ -158,6 +168,24 @@ def server(tmp_path_factory: pytest.TempPathFactory, small_disk: Path | None) ->
         assert url.startswith("http"), (folder / "server.log").read_text()[-3000:]
         with httpx.Client(base_url=url, timeout=DEADLINE_S) as client:
             until(lambda: client.get("/readyz").status_code == 200, "ready")
-            yield Server(client, folder, small_disk, process.pid)
-        process.stdin.close()
+            yield Server(client, folder, disk, process.pid)
+        with contextlib.suppress(BrokenPipeError):  # a test may have killed it
+            process.stdin.close()
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, small_disk: Path | None) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("cluster")
+    args = app_args(
+        folder,
+        output_dir=str(small_disk or folder / "outputs"),
+        limits={"max_pending": MAX_PENDING, "max_body_bytes": MAX_BODY_BYTES},
+        webhooks={
+            "allowed_hosts": ["127.0.0.1"],
+            "allowed_networks": ["127.0.0.0/8"],
+            "secret": WEBHOOK_SECRET,
+        },
+    )
+    with serving(folder, args, small_disk) as running:
+        yield running

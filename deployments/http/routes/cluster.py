@@ -30,14 +30,14 @@ async def list_models(app: App, who: Reader) -> ModelsDocument:
 
 
 def _model(plan: ModelPlan, info: ModelInfo | None) -> ModelDocument:
-    state: Literal["ready", "loading", "failed", "not-deployed"] = "not-deployed"
+    state: Literal["ready", "asleep", "loading", "failed", "not-deployed"] = "not-deployed"
     reason = plan.reason
     if info is not None:
-        state = "ready" if info.is_ready else "failed" if info.problem else "loading"
+        state = _state(info)
         reason = info.problem["detail"] if info.problem else reason
     return ModelDocument(
         name=plan.name,
-        available=state == "ready",
+        available=state in ("ready", "asleep"),
         state=state,
         reason=reason,
         checkpoint=plan.checkpoint,
@@ -46,6 +46,14 @@ def _model(plan: ModelPlan, info: ModelInfo | None) -> ModelDocument:
         capabilities=asdict(plan.capabilities) if plan.capabilities else None,
         options_schema=options_schema(plan) if plan.is_deployed else None,
     )
+
+
+def _state(info: ModelInfo) -> Literal["ready", "asleep", "loading", "failed"]:
+    if info.is_ready:
+        return "ready"
+    if info.problem is not None:
+        return "failed"
+    return "asleep" if info.is_asleep else "loading"
 
 
 @router.get("/v1/cluster")
@@ -67,7 +75,7 @@ async def readyz(app: App) -> StatusDocument:
         infos = await asyncio.wait_for(app.router.models(), _READY_TIMEOUT_S)
     except TimeoutError as error:
         raise ServiceUnavailableError("The router does not answer.") from error
-    ready = [name for name, info in infos.items() if info.is_ready]
+    ready = [name for name, info in infos.items() if info.is_ready or info.is_asleep]
     if ready:
         return StatusDocument(status="ready", models=ready)
     reasons = {name: plan.reason for name, plan in app.plans.items() if not plan.is_deployed}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deployments.attempt import Stages
+from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
 from deployments.gate import PriorityGate
 from deployments.lane import Lane
@@ -48,6 +49,7 @@ class Stage:
         self.came: list[str] = []
         self.product: Any = None
         self.error: Exception | None = None
+        self.replicas = 1
         self._doors: dict[str, asyncio.Event] = {}
         self.generate = Method(lambda request: Stream(self._generate(request)))
         self.finish = Method(self._finish)
@@ -79,8 +81,8 @@ class Stage:
     def _broadcast(self, *_: Any) -> Any:
         return self
 
-    async def results_async(self) -> list[ModelInfo]:
-        return [ModelInfo(is_ready=True)]
+    async def results_async(self, timeout_s: float) -> list[ModelInfo]:
+        return [ModelInfo(is_ready=True)] * self.replicas
 
 
 class Bench:
@@ -117,6 +119,9 @@ async def open_bench(tmp_path: Path) -> AsyncIterator[Any]:
         await thread.open()
         text, model, finisher = Stage(), Stage(), Stage()
         text.product = Picture(None, {})
+        model.replicas = slots
+        charge = Charge(thread, "test")
+        await charge.check()
         stages: Any = Stages(
             model=model,  # type: ignore[arg-type]
             text=text if with_text else None,  # type: ignore[arg-type]
@@ -137,6 +142,7 @@ async def open_bench(tmp_path: Path) -> AsyncIterator[Any]:
             thread,
             RouterMetrics(),
             look_ahead=1,
+            charge=charge,
             router_id="test",
             find_site=lambda name: None,
             on_change=lambda job_id: None,
