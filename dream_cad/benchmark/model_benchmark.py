@@ -17,8 +17,10 @@ from dream_cad.benchmark.measurement import Measurement
 from dream_cad.benchmark.quality import QualityAssessor
 from dream_cad.benchmark.results import BenchmarkConfig, BenchmarkResult
 from dream_cad.exceptions import GenerationError
+from dream_cad.gpu import has_nvidia_driver
 from dream_cad.models.base import GenerationResult, Model3D
 from dream_cad.models.factory import ModelFactory
+from dream_cad.models.profile import profiled_stages
 from dream_cad.settings import get_settings
 
 _NAME_CHARS = 48
@@ -32,6 +34,7 @@ class _Runs:
     stages: list[dict[str, float]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     peak_vram_gb: float = 0.0
+    peak_device_gb: float = 0.0
     peak_ram_gb: float = 0.0
     first: GenerationResult | None = None
 
@@ -65,6 +68,10 @@ class ModelBenchmark:
 
         Failures of the model, also of creating it, are recorded in the result.
         """
+        return self.measure(config)[0]
+
+    def measure(self, config: BenchmarkConfig) -> tuple[BenchmarkResult, GenerationResult | None]:
+        """Do the same, and return the mesh of the first successful run too."""
         runs = _Runs()
         try:
             model = self._loaded()
@@ -75,7 +82,7 @@ class ModelBenchmark:
         else:
             for number in range(config.test_runs):
                 self._measure(model, config, config.seed + number, runs)
-        return self._result(config, runs)
+        return self._result(config, runs), runs.first
 
     def run_benchmark_suite(self, configs: list[BenchmarkConfig]) -> list[BenchmarkResult]:
         """Run several prompts one after the other; each gives a result."""
@@ -94,10 +101,13 @@ class ModelBenchmark:
 
     def _generate(self, model: Model3D, config: BenchmarkConfig, seed: int) -> GenerationResult:
         options = dict(config.options)
-        parameters = inspect.signature(model.generate_from_text).parameters
+        call = model.generate_from_text if config.image is None else model.generate_from_image
+        parameters = inspect.signature(call).parameters
         if "seed" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             options.setdefault("seed", seed)
-        result: GenerationResult | None = model.generate_from_text(config.prompt, **options)
+        source: Any = config.prompt if config.image is None else config.image
+        with profiled_stages():
+            result: GenerationResult | None = call(source, **options)
         if result is None:
             raise GenerationError(f"Model {model.name!r} returned no result.")
         return result
@@ -111,11 +121,12 @@ class ModelBenchmark:
         except Exception as error:  # noqa: BLE001 - a failure is a result
             runs.errors.append(_describe(error))
         runs.peak_vram_gb = max(runs.peak_vram_gb, measured.peak_vram_gb)
+        runs.peak_device_gb = max(runs.peak_device_gb, measured.peak_device_gb)
         runs.peak_ram_gb = max(runs.peak_ram_gb, measured.peak_ram_gb)
         if result is None:
             return
         runs.seconds.append(measured.seconds)
-        stages = result.metadata.get("stage_seconds")
+        stages = result.metadata.get("profile")
         if isinstance(stages, dict):
             runs.stages.append(stages)
         runs.first = runs.first or result
@@ -135,6 +146,7 @@ class ModelBenchmark:
             failures=len(runs.errors),
             stage_seconds=_median_stages(runs.stages),
             environment=_environment(runs.first),
+            peak_device_gb=runs.peak_device_gb,
         )
         return done if runs.first is None else self._with_mesh(done, config, runs.first)
 
@@ -174,7 +186,23 @@ def _environment(result: GenerationResult | None) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
     }
+    found |= _gpu()
     if result is not None:
         kept = ("checkpoint", "device", "versions", "precision")
         found |= {key: result.metadata[key] for key in kept if key in result.metadata}
     return found
+
+
+def _gpu() -> dict[str, Any]:
+    """Name and driver of this process's GPU; nothing without one."""
+    if not has_nvidia_driver():
+        return {}
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(get_settings().gpu_id)
+        name, driver = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:
+        return {}
+    return {"gpu": str(name), "driver": str(driver)}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dream_cad.benchmark.quality import QualityMetrics
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.prompts import check_prompt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_RUNS = 10_000
 
@@ -27,6 +30,7 @@ class BenchmarkConfig:
         seed: of the first measured run; run k takes seed + k.
         assess_quality: whether the mesh is assessed.
         options: further generation options.
+        image: picture to generate from instead of the prompt, which then is its title.
     """
 
     prompt: str
@@ -38,6 +42,7 @@ class BenchmarkConfig:
     seed: int = 0
     assess_quality: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    image: Image | None = None
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt)
@@ -58,6 +63,7 @@ class BenchmarkResult:
         success: whether every run succeeded.
         generation_time_seconds: median of the successful runs; 0 without any.
         peak_vram_gb: peak of the allocator in GB (10^9 bytes); 0 without CUDA.
+        peak_device_gb: peak of the GPU's memory in use by NVML; 0 without.
         peak_ram_gb: peak resident memory of the process tree in GB.
         output_path: mesh of the first run, if kept.
         error_message: of the first failure.
@@ -83,6 +89,7 @@ class BenchmarkResult:
     failures: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    peak_device_gb: float = 0.0
 
 
 def result_metrics(result: BenchmarkResult) -> dict[str, float]:
@@ -95,6 +102,7 @@ def result_metrics(result: BenchmarkResult) -> dict[str, float]:
         found["generation_time_seconds"] = result.generation_time_seconds
         found["p95_seconds"] = result.p95_seconds
     found |= {"peak_ram_gb": result.peak_ram_gb, "peak_vram_gb": result.peak_vram_gb}
+    found["peak_device_gb"] = result.peak_device_gb
     found |= {f"stage_seconds/{stage}": s for stage, s in result.stage_seconds.items()}
     quality = result.quality_metrics
     if quality is not None:

@@ -19,7 +19,7 @@ from dream_cad.models.base import (
     ignore_progress,
 )
 from dream_cad.models.image_options import ImageModelOptions
-from dream_cad.models.profile import StageClock, part_of
+from dream_cad.models.profile import StageClock, is_profiled, part_of
 from dream_cad.models.receipt import image_sha256, text_sha256, versions
 from dream_cad.models.weights import PUBLISHED, Checkpoint, choose_checkpoint, weights_hash
 from dream_cad.prompts import check_prompt
@@ -268,7 +268,7 @@ class ImageModel(Model3D, Generic[PipelineType, OptionsType]):
             loaded = self._require_loaded()
             made = self._run(loaded.pipeline, source, options, clock, progress)
             metadata = receipt | self._describe(loaded) | dict(made.facts)
-        if get_settings().profile:
+        if is_profiled():
             metadata["profile"] = {name: round(s, 4) for name, s in clock.seconds.items()}
         progress(1.0, "done")
         mesh = made.mesh

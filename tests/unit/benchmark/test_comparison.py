@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 from scipy import stats
 
 from dream_cad.benchmark import (
@@ -18,6 +19,7 @@ from dream_cad.benchmark import (
 from dream_cad.benchmark.paired import compare_pairs, compare_successes, holm
 from dream_cad.exceptions import GenerationError, InvalidConfigError, ModelNotFoundError
 from dream_cad.models.base import GenerationResult, Model3D
+from dream_cad.models.profile import is_profiled
 
 
 class BoxModel(Model3D):
@@ -35,11 +37,13 @@ class BoxModel(Model3D):
         return GenerationResult(
             np.asarray(box.vertices, np.float32),
             np.asarray(box.faces, np.int32),
-            metadata={"stage_seconds": {"mesh": 0.5}, "device": "cpu"},
+            metadata={"profile": {"mesh": 0.5} if is_profiled() else None, "device": "cpu"},
         )
 
     def generate_from_image(self, image: Any, **kwargs: Any) -> GenerationResult:
-        raise GenerationError("Only text.")
+        if getattr(image, "mode", "") != "RGB":
+            raise GenerationError("Only pictures in colour.")
+        return self.generate_from_text("a picture", seed=kwargs["seed"])
 
 
 def benchmark_of(model: BoxModel) -> ModelBenchmark:
@@ -63,6 +67,22 @@ def test_a_benchmark_measures_and_assesses(tmp_path: Path) -> None:
     assert result.quality_metrics.overall_mesh_quality == pytest.approx(100)
     assert result.output_path is not None
     assert Path(result.output_path).is_file()
+
+
+def test_pictures_are_measured_too_and_the_mesh_comes_along() -> None:
+    picture = Image.new("RGB", (8, 8))
+    model = BoxModel()
+    result, mesh = benchmark_of(model).measure(
+        BenchmarkConfig("a picture of a box", test_runs=2, warmup_runs=0, image=picture)
+    )
+    assert result.success
+    assert model.seeds == [0, 1]
+    assert mesh is not None
+    assert len(mesh.faces) == 12
+    failed, nothing = benchmark_of(model).measure(
+        BenchmarkConfig("grey", test_runs=1, warmup_runs=0, image=Image.new("L", (8, 8)))
+    )
+    assert (failed.success, nothing) == (False, None)
 
 
 def test_failures_are_results() -> None:
