@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, or_, select
 
 from dream_cad.queue.connection import Database
 from dream_cad.queue.jobs import Depth, GenerationJob, JobEvent, JobFilter, JobPriority
 from dream_cad.queue.rows import instant, job_from_row
 from dream_cad.queue.schema import CLAIMABLE, condition, jobs
 from dream_cad.queue.tables import job_events, job_tags
+
+_AHEAD = select(jobs.c.seq).where(
+    condition(CLAIMABLE),
+    jobs.c.model_name == bindparam("b_model"),
+    or_(
+        jobs.c.level > bindparam("b_level"),
+        and_(jobs.c.level == bindparam("b_level"), jobs.c.seq < bindparam("b_seq")),
+    ),
+)
+_COUNT_AHEAD = select(func.count()).select_from(_AHEAD.subquery())
+_COUNT_AHEAD_AT_MOST = select(func.count()).select_from(
+    _AHEAD.limit(bindparam("b_limit", type_=Integer)).subquery()
+)
 
 
 class ListingStore:
@@ -36,18 +49,12 @@ class ListingStore:
             limit: count no further than this; None for the exact number.
         """
         level = job.priority.value if job.level is None else job.level
-        ahead = (
-            select(jobs.c.seq)
-            .where(
-                condition(CLAIMABLE),
-                jobs.c.model_name == job.model_name,
-                or_(jobs.c.level > level, and_(jobs.c.level == level, jobs.c.seq < job.seq)),
-            )
-            .limit(limit)
-        )
+        values = {"b_model": job.model_name, "b_level": level, "b_seq": job.seq}
+        if limit is not None:
+            values["b_limit"] = limit
+        statement = _COUNT_AHEAD if limit is None else _COUNT_AHEAD_AT_MOST
         with self._database.connect(write=False) as connection:
-            counted = select(func.count()).select_from(ahead.subquery())
-            return int(connection.execute(counted).scalar_one())
+            return int(connection.execute(statement, values).scalar_one())
 
     def depth(self) -> list[Depth]:
         """Return how many jobs can be claimed, by model and level."""
