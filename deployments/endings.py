@@ -93,6 +93,15 @@ def take_over(queue: JobQueue, router_id: str) -> list[GenerationJob]:
     return taken
 
 
+def cancel_batch(queue: JobQueue, batch_id: str) -> list[GenerationJob]:
+    """Cancel all of a batch, see ``JobQueue.cancel_batch``, and announce what ended by it."""
+    with queue.grouped():
+        concerned = queue.cancel_batch(batch_id)
+        for job in concerned:
+            announce(queue, job)
+    return concerned
+
+
 def give_up_overdue(queue: JobQueue) -> list[GenerationJob]:
     """Fail the pending jobs that were to start or to end by now, and announce it."""
     with queue.grouped():

@@ -51,6 +51,10 @@ class GatewayClient(RouterClient):
         """Let a paused batch go on."""
         await self._call("resume_batch", batch_id)
 
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Cancel what has not ended of a batch."""
+        await self._call("cancel_batch", batch_id)
+
     async def retry_failed(self, batch_id: str) -> list[str]:
         """Replace a batch's failed jobs; repeating it finds none left to replace."""
         ids: list[str] = await self._call("retry_failed", batch_id)

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from deployments.endings import cancel_batch
+from deployments.jobrun import JobRun
 from deployments.messages import JobEventView, JobView
-from deployments.watching import wait_for
+from deployments.watching import Watchers, wait_for
 from dream_cad.exceptions import JobNotFoundError, QueueFullError
 from dream_cad.queue import GenerationJob, JobQueue, JobStatus
 from dream_cad.queue.jobs import BatchView, JobEvent
@@ -26,6 +28,7 @@ class GatewayDesk:
     """Part of the Router: what gateways ask of the queue alone."""
 
     _queue: JobQueue
+    _watchers: Watchers
 
     if TYPE_CHECKING:
 
@@ -37,6 +40,9 @@ class GatewayDesk:
 
         def _watching(self, job_id: str) -> AbstractContextManager[asyncio.Event]:
             """See Router._watching."""
+
+        def _find_run(self, job_id: str) -> JobRun | None:
+            """See Router._find_run."""
 
         def _wake_all(self) -> None:
             """See Router._wake_all."""
@@ -102,6 +108,17 @@ class GatewayDesk:
         """Let a paused batch go on."""
         await self._database(self._queue.resume_batch, batch_id)
         self._wake_all()
+
+    async def cancel_batch(self, batch_id: str) -> None:
+        """Cancel a batch's jobs: waiting ones at once, running ones at their next step.
+
+        Raises:
+            JobNotFoundError: no such batch.
+        """
+        for job in await self._database(cancel_batch, self._queue, batch_id):
+            if job.status is JobStatus.RUNNING and (run := self._find_run(job.id)) is not None:
+                run.stop()
+            self._watchers.changed(job.id)
 
     async def retry_failed(self, batch_id: str) -> list[str]:
         """Put fresh jobs in the places of a batch's failed ones; returns their ids."""

@@ -24,6 +24,7 @@ from dream_cad.queue.jobs import (
 )
 from dream_cad.queue.problems import validate_new_job
 from dream_cad.queue.rows import instant
+from dream_cad.queue.schema import jobs
 
 _LONGEST_BATCH_NAME = 200
 _OF_ONE_JOB = (InvalidConfigError, IdempotencyConflictError, QueueFullError)
@@ -220,6 +221,21 @@ class Adding(QueueBase):
     def resume_batch(self, batch_id: str) -> None:
         """Let a paused batch go on; see ``pause_batch``."""
         self._set_batch_paused(batch_id, False)
+
+    def cancel_batch(self, batch_id: str) -> list[GenerationJob]:
+        """Cancel a batch's jobs: waiting ones at once, running ones at their next step.
+
+        Returns:
+            The jobs that this concerned, as they now are; a RUNNING one will stop.
+
+        Raises:
+            JobNotFoundError: no such batch.
+        """
+        if self._batches.get(batch_id) is None:
+            raise batch_not_found(batch_id)
+        concerned = self._store.cancel_all(jobs.c.batch_id == batch_id, self._clock())
+        self._notify()
+        return concerned
 
     def retry_failed(self, batch_id: str) -> list[str]:
         """Put a fresh job in the place of each failed one of a batch and return the new ids.

@@ -7,22 +7,28 @@ that names the state it leaves, so that two callers can never both make it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
     RowMapping,
+    String,
     Update,
     and_,
+    bindparam,
     case,
     func,
     insert,
     literal,
     select,
+    true,
     update,
 )
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.queue import dependencies
@@ -37,6 +43,38 @@ from dream_cad.queue.tables import job_tags
 PENDING, RUNNING = JobStatus.PENDING.value, JobStatus.RUNNING.value
 COMPLETED, FAILED, CANCELLED = "completed", "failed", "cancelled"
 NO_LEASE = {"lease_token": None, "lease_until": None}
+
+
+# Built once, with parameters: building a statement takes longer than running it.
+_BY_ID = select(jobs).where(jobs.c.id == bindparam("b_id"))
+_HELD = and_(
+    jobs.c.id == bindparam("b_id"),
+    jobs.c.status == RUNNING,
+    jobs.c.lease_token == bindparam("b_token"),
+)
+_EXTEND = (
+    update(jobs)
+    .where(_HELD)
+    .values(
+        lease_until=bindparam("b_until", type_=Float),
+        progress=func.coalesce(bindparam("b_progress", type_=Float), jobs.c.progress),
+        stage=func.coalesce(bindparam("b_stage", type_=String), jobs.c.stage),
+    )
+    .returning(jobs.c.cancel_requested)
+)
+
+
+@lru_cache
+def _finishing(names: tuple[str, ...]) -> ReturningUpdate[Any]:
+    """Build the UPDATE that ends a leased job and sets these columns."""
+    values: dict[str, Any] = {name: bindparam(f"b_{name}") for name in names}
+    values["gpu_seconds"] = jobs.c.gpu_seconds + bindparam("b_seconds", type_=Float)
+    return (
+        update(jobs)
+        .where(_HELD)
+        .values(**NO_LEASE, **values)
+        .returning(jobs.c.owner, jobs.c.charged, jobs.c.gpu_seconds, jobs.c.is_needed)
+    )
 
 
 class JobStore:
@@ -72,14 +110,15 @@ class JobStore:
         Returns:
             Whether the job was asked to stop; None if the token holds no lease any more.
         """
-        values: dict[str, Any] = {"lease_until": lease_until}
-        if progress is not None:
-            values["progress"] = progress
-        if stage is not None:
-            values["stage"] = stage
-        change = update(jobs).where(held_by(job_id, token)).values(values)
+        values = {
+            "b_id": job_id,
+            "b_token": token,
+            "b_until": lease_until,
+            "b_progress": progress,
+            "b_stage": stage,
+        }
         with self._database.connect(write=True) as connection:
-            asked = connection.execute(change.returning(jobs.c.cancel_requested)).scalar()
+            asked = connection.execute(_EXTEND, values).scalar()
         return None if asked is None else bool(asked)
 
     def finish(
@@ -103,16 +142,12 @@ class JobStore:
         """
         if status is JobStatus.COMPLETED:
             values["progress"] = 1.0
-        if gpu_seconds is not None:
-            values["gpu_seconds"] = jobs.c.gpu_seconds + gpu_seconds
-        change = (
-            update(jobs)
-            .where(held_by(job_id, token))
-            .values(status=status.value, completed_at=now, changed_at=now, **NO_LEASE, **values)
-            .returning(jobs.c.owner, jobs.c.charged, jobs.c.gpu_seconds, jobs.c.is_needed)
-        )
+        values |= {"status": status.value, "completed_at": now, "changed_at": now}
+        change = _finishing(tuple(sorted(values)))
+        parameters = {f"b_{name}": value for name, value in values.items()}
+        parameters |= {"b_id": job_id, "b_token": token, "b_seconds": gpu_seconds or 0.0}
         with self._database.connect(write=True) as connection:
-            row = connection.execute(change).first()
+            row = connection.execute(change, parameters).first()
             if row is None:
                 return False
             if gpu_seconds is not None and row.gpu_seconds != row.charged:
@@ -180,6 +215,18 @@ class JobStore:
         change = update(jobs).where(jobs.c.id == job_id, jobs.c.status == RUNNING)
         return _single(self.change(change.values(cancel_requested=True), now))
 
+    def cancel_all(self, which: ColumnElement[bool], now: float) -> list[GenerationJob]:
+        """Cancel those that wait, flag those that run, of the jobs meant; returns all of them."""
+        waits = jobs.c.status == PENDING
+        change = update(jobs).where(which, jobs.c.status.in_((PENDING, RUNNING)))
+        change = change.values(
+            status=case((waits, CANCELLED), else_=jobs.c.status),
+            completed_at=case((waits, now), else_=None),
+            cancel_requested=case((waits, jobs.c.cancel_requested), else_=true()),
+            changed_at=now,
+        )
+        return self.change(change, now)
+
     def change(self, statement: Update, now: float) -> list[GenerationJob]:
         """Run an UPDATE of jobs, settle what depends on those that ended, and return them."""
         with self._database.connect(write=True) as connection:
@@ -187,7 +234,8 @@ class JobStore:
 
     def get(self, job_id: str) -> GenerationJob | None:
         """Return the job of that id, if any."""
-        return self.first(jobs.c.id == job_id)
+        with self._database.connect(write=False) as connection:
+            return _job(connection.execute(_BY_ID, {"b_id": job_id}).mappings().first())
 
     def get_by_key(self, owner: str, idempotency_key: str) -> GenerationJob | None:
         """Return the job that an owner added under an idempotency key, if any."""

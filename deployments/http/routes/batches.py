@@ -118,9 +118,7 @@ async def resume_batch(batch_id: str, app: App, who: Submitter) -> BatchDocument
 async def cancel_batch(batch_id: str, app: App, who: Submitter) -> BatchDocument:
     """Cancel all jobs of a batch that have not ended."""
     await app.batch(batch_id, who)
-    async for job in app.jobs_of_batch(batch_id):
-        if not job.status.is_final:
-            await app.router.cancel(job.id)
+    await app.router.cancel_batch(batch_id)
     return batch_document(await app.batch(batch_id, who))
 
 

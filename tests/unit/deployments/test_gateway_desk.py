@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deployments.gateway_desk import GatewayDesk
 from deployments.messages import JobView
+from deployments.watching import Watchers
 from dream_cad.exceptions import JobNotFoundError, QueueFullError
 from dream_cad.queue import GenerationJob, JobQueue, JobStatus
 
@@ -19,7 +21,9 @@ class Desk(GatewayDesk):
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
+        self._watchers = Watchers()
         self.changed = asyncio.Event()
+        self.runs: dict[str, Any] = {}
         self.woken = 0
 
     async def get(self, job_id: str) -> JobView:
@@ -34,6 +38,9 @@ class Desk(GatewayDesk):
     @contextmanager
     def _watching(self, job_id: str) -> Any:
         yield self.changed
+
+    def _find_run(self, job_id: str) -> Any:
+        return self.runs.get(job_id)
 
     def _wake_all(self) -> None:
         self.woken += 1
@@ -128,3 +135,24 @@ async def test_switches_and_licences(desk: Desk) -> None:
     assert (await desk.switches()).models == ()
     await desk.accept_license("echo", "MIT", "me")
     assert [entry.accepted_by for entry in await desk.licenses()] == ["me"]
+
+
+async def test_cancelling_a_batch_stops_its_runs_and_tells_who_waits(desk: Desk) -> None:
+    sent = jobs(2)
+    for job in sent:
+        job.policy = {"webhook": "https://hooks.example.com/x"}
+    batch = await desk.submit_batch(sent, "n", "")
+    running = desk._queue.get_next_job()
+    assert running is not None
+    stopped: list[str] = []
+    desk.runs[running.id] = SimpleNamespace(stop=lambda: stopped.append(running.id))
+    waiting = next(job.id for job in sent if job.id != running.id)
+    with desk._watchers.watch(waiting) as changed:
+        await desk.cancel_batch(batch.id)
+        assert changed.is_set()
+    assert stopped == [running.id]
+    assert desk._queue.get_job_status(waiting) is JobStatus.CANCELLED
+    assert [call.event for call in await desk.deliveries(waiting)] == ["job.cancelled"]
+    assert await desk.deliveries(running.id) == []
+    with pytest.raises(JobNotFoundError):
+        await desk.cancel_batch("nobody")

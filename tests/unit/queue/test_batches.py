@@ -48,6 +48,25 @@ def test_a_paused_batch_rests_and_others_go_on(queue: JobQueue) -> None:
     assert claim(queue)[0].prompt == "a"
 
 
+def test_cancelling_a_batch_leaves_other_jobs_alone(queue: JobQueue) -> None:
+    batch_id = queue.add_batch(jobs_of("a", "b", "c", "d"), owner="k1")
+    done, token = claim(queue)
+    queue.complete(done.id, token, "key")
+    running, token = claim(queue)
+    other = queue.add_job(make_job("other"))
+    concerned = {job.prompt: job.status for job in queue.cancel_batch(batch_id)}
+    cancelled = JobStatus.CANCELLED
+    assert concerned == {"b": JobStatus.RUNNING, "c": cancelled, "d": cancelled}
+    assert queue.report_progress(running.id, token)
+    assert queue.get_job_status(done.id) is JobStatus.COMPLETED
+    assert queue.get_job_status(other) is JobStatus.PENDING
+    assert [job.prompt for job in queue.cancel_batch(batch_id)] == ["b"]
+    queue.confirm_cancelled(running.id, token)
+    assert queue.cancel_batch(batch_id) == []
+    with pytest.raises(JobNotFoundError):
+        queue.cancel_batch("nobody")
+
+
 def test_retrying_replaces_the_failed_ones(queue: JobQueue) -> None:
     batch_id = queue.add_batch(jobs_of("a", "b", "c"), owner="k1")
     for _ in range(2):

@@ -115,6 +115,9 @@ class QueueRouter:
     async def resume_batch(self, batch_id: str) -> None:
         self.queue.resume_batch(batch_id)
 
+    async def cancel_batch(self, batch_id: str) -> None:
+        self.queue.cancel_batch(batch_id)
+
     async def retry_failed(self, batch_id: str) -> list[str]:
         return self.queue.retry_failed(batch_id)
 
