@@ -44,27 +44,25 @@ LIMITS: dict[str, tuple[str, float]] = {
 
 def measure(url: str, folder: Path, *, quick: bool) -> dict[str, Any]:
     """Measure everything on one database."""
-    found: dict[str, Any] = {}
-    loads = [round(os.getloadavg()[0], 2)]
+    found: dict[str, Any] = {"load_averages": {}}
+
+    def note(name: str, figures: dict[str, Any]) -> None:
+        load = round(os.getloadavg()[0], 2)
+        found[name], found["load_averages"][name] = figures, load
+        print(f"{name} (load {load}): {figures}", flush=True)
+
     with start_cluster(url, folder) as cluster:
         target = cluster.target()
         scenarios.warm_up(target)
-        found["latency"] = scenarios.measure_latency(target, 2 if quick else 5, 50)
-        loads.append(round(os.getloadavg()[0], 2))
-        found["rates"] = scenarios.measure_rates(target, 3.0, 1 if quick else 3)
-        loads.append(round(os.getloadavg()[0], 2))
-        trials = 50 if quick else 1000
-        found["priority"] = scenarios.measure_priority(target, folder, trials)
-        loads.append(round(os.getloadavg()[0], 2))
-        found["fairness"] = scenarios.measure_fairness(cluster, url, folder)
-        loads.append(round(os.getloadavg()[0], 2))
+        note("latency", scenarios.measure_latency(target, 2 if quick else 5, 50))
+        note("rates", scenarios.measure_rates(target, 3.0, 1 if quick else 3))
+        note("priority", scenarios.measure_priority(target, folder, 50 if quick else 1000))
+        note("fairness", scenarios.measure_fairness(cluster, url, folder))
         admin = cluster.target(_admin_key(url))
         scenarios.cancel_all(admin)
         jobs = 20_000 if quick else 100_000
-        found["deep_queue"] = scenarios.measure_deep_queue(cluster, admin, jobs)
-        loads.append(round(os.getloadavg()[0], 2))
-    found["claim"] = measure_claims(url)
-    found["load_averages"] = loads
+        note("deep_queue", scenarios.measure_deep_queue(cluster, admin, jobs))
+    note("claim", measure_claims(url))
     return found
 
 
@@ -142,7 +140,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, database(name, Path(folder)) as url:
             result[name] = measure(url, Path(folder), quick=options.quick)
         result[name]["within_limit"] = verdicts(result[name])
-        print(name, result[name], flush=True)
     if not options.no_outside:
         requests = 50 if options.quick else 250
         with tempfile.TemporaryDirectory() as folder:
