@@ -7,6 +7,7 @@ import logging
 
 from deployments.database_thread import DatabaseThread
 from deployments.endings import take_over
+from deployments.joblog import job_fields
 from dream_cad.exceptions import StorageError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,6 @@ class Charge:
             for job in taken:
                 logger.info(
                     "taken back from an earlier router",
-                    extra={"job_id": job.id, "status": job.status.value},
+                    extra={**job_fields(job), "status": job.status.value},
                 )
             self._held.set()

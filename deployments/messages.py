@@ -81,6 +81,7 @@ class StageRequest:
         options: generation options for this stage.
         input_key: artifact key of an uploaded picture.
         picture: the Picture made by the text stage.
+        request_id: of the HTTP request that queued the job, for the logs.
     """
 
     job_id: str
@@ -88,6 +89,7 @@ class StageRequest:
     options: dict[str, Any] = field(default_factory=dict)
     input_key: str | None = None
     picture: Picture | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class FinishRequest:
         receipt: what result.json says besides the result's own metadata.
         require: acceptance gates by name, see deployments.acceptance.
         is_ranked: whether the quality is to be measured, to choose among results.
+        request_id: of the HTTP request that queued the job, for the logs.
     """
 
     job_id: str
@@ -113,6 +116,7 @@ class FinishRequest:
     receipt: dict[str, Any]
     require: dict[str, Any] = field(default_factory=dict)
     is_ranked: bool = False
+    request_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from deployments.process import gpu_total_bytes
 from dream_cad.queue import JobPriority
 from dream_cad.queue.jobs import Depth
 
@@ -68,3 +69,28 @@ class RouterMetrics:
         self._shown = shown
         for model, count in running.items():
             self._running.set(count, tags={"model": model})
+
+
+class ReplicaMetrics:
+    """What a model's replica shows of itself.
+
+    Args:
+        model: the model's name.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._headroom = Gauge(
+            "dream_cad_gpu_headroom_bytes", "Memory left at the peak of the last job.", ("model",)
+        )
+
+    def show_headroom(self, gpu_share: float, peak_bytes: int | None) -> None:
+        """Show what was left of the replica's share of the GPU; nothing without a GPU.
+
+        Args:
+            gpu_share: the replica's ``num_gpus``.
+            peak_bytes: allocated at most during the job.
+        """
+        if peak_bytes is not None:
+            cap = gpu_total_bytes() * min(gpu_share, 1.0)
+            self._headroom.set(cap - peak_bytes, tags={"model": self._model})

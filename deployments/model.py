@@ -9,12 +9,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from deployments.failures import problem_of
-from deployments.messages import INPUT_FILE, Event, ModelInfo, StageRequest
+from deployments.joblog import log_stage
+from deployments.messages import INPUT_FILE, Done, Event, ModelInfo, StageRequest
+from deployments.metrics import ReplicaMetrics
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
 from deployments.steps import StepRunner
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError
 from dream_cad.images.loading import load_image
+from dream_cad.log import configure_logging
 from dream_cad.models.base import GenerationResult, Model3D, ProgressCallback
 from dream_cad.models.factory import ModelFactory
 from dream_cad.models.registry import resolve_implementation
@@ -44,12 +47,14 @@ class ModelReplica:
         artifacts_root: str,
         gpu_share: float,
     ) -> None:
+        configure_logging()
         self._name = name
         self._options = options
         self._modules = modules
         self._gpu_share = gpu_share
         self._artifacts = ArtifactStore(artifacts_root)
         self._steps = StepRunner()
+        self._metrics = ReplicaMetrics(name)
         self._router_id = ""
         self._loading = threading.Lock()
         self._model: Model3D | None = None
@@ -112,6 +117,9 @@ class ModelReplica:
             return self._generate(request, progress)
 
         async for event in self._steps.run(request.job_id, work):
+            log_stage(f"model {self._name}", request, event)
+            if isinstance(event, Done):
+                self._metrics.show_headroom(self._gpu_share, event.peak_memory_bytes)
             yield event
 
     def _generate(self, request: StageRequest, progress: ProgressCallback) -> GenerationResult:

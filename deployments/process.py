@@ -67,3 +67,11 @@ def gpu_peak_bytes() -> int | None:
     if torch is None or not torch.cuda.is_available():
         return None
     return int(torch.cuda.max_memory_allocated())
+
+
+def gpu_total_bytes() -> int:
+    """Return the memory of this process's GPU; 0 without one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.get_device_properties(0).total_memory)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from deployments.acceptance import judge
 from deployments.failures import problem_of
+from deployments.joblog import log_finish, log_stage
 from deployments.messages import (
     MESH_FILE,
     PICTURE_FILE,
@@ -37,6 +38,7 @@ from deployments.steps import StepRunner
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError, GenerationError
 from dream_cad.images.text_to_image import TextToImage
+from dream_cad.log import configure_logging
 from dream_cad.mesh.cleanup import finish_mesh
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import mesh_bytes
@@ -55,6 +57,7 @@ class TextToImageReplica:
     """
 
     def __init__(self, source: str | None, gpu_share: float) -> None:
+        configure_logging()
         self._steps = StepRunner()
         self._router_id = ""
         self._stage = TextToImage(source)
@@ -96,6 +99,7 @@ class TextToImageReplica:
             return Picture(np.asarray(drawn.image), receipt)
 
         async for event in self._steps.run(request.job_id, work):
+            log_stage("text to image", request, event)
             yield event
 
 
@@ -111,6 +115,7 @@ class MeshFinisher:
     """
 
     def __init__(self, artifacts_root: str, concurrency: int, preview_size: int) -> None:
+        configure_logging()
         self._preview_size = preview_size
         self._artifacts = ArtifactStore(artifacts_root)
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="finish")
@@ -123,7 +128,9 @@ class MeshFinisher:
             StorageError: disk full, no permission; nothing is visible then.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._finish, request)
+        outcome = await loop.run_in_executor(self._pool, self._finish, request)
+        log_finish(request, outcome)
+        return outcome
 
     async def discard(self, key: str) -> None:
         """Delete a published result that was not chosen."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from deployments.database_thread import DatabaseThread
 from deployments.endings import give_up_overdue, take_back_expired
+from deployments.joblog import job_fields
 from deployments.jobrun import JobRun
 from deployments.lane import Lane
 from deployments.metrics import RouterMetrics
@@ -82,17 +83,17 @@ class Sweeper:
             # The files first: after a crash in between, the record leads to them again.
             await asyncio.to_thread(self._artifacts.delete, job.artifact_uri)
             await self._database(queue.forget_result, job.id)
-            logger.info("result expired", extra={"job_id": job.id})
+            logger.info("result expired", extra=job_fields(job))
         await self._database(queue.prune, self._keep_records_s)
         return len(expired)
 
     async def _sweep(self) -> None:
         queue = self._database.queue
         for job in await self._database(take_back_expired, queue):
-            logger.warning("lease lapsed", extra={"job_id": job.id, "status": job.status.value})
+            logger.warning("lease lapsed", extra={**job_fields(job), "status": job.status.value})
             self._on_change(job.id)
         for job in await self._database(give_up_overdue, queue):
-            logger.info("job gave up waiting", extra={"job_id": job.id})
+            logger.info("job gave up waiting", extra=job_fields(job))
             self._on_change(job.id)
         await self._database(queue.age)
         running = {name: len(lane.runs) for name, lane in self._lanes.items()}
