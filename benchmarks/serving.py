@@ -57,7 +57,7 @@ def measure(url: str, folder: Path, *, quick: bool) -> dict[str, Any]:
         note("latency", scenarios.measure_latency(target, 2 if quick else 5, 50))
         note("rates", scenarios.measure_rates(target, 3.0, 1 if quick else 3))
         note("priority", scenarios.measure_priority(target, folder, 50 if quick else 1000))
-        note("fairness", scenarios.measure_fairness(cluster, url, folder))
+        note("fairness", scenarios.measure_fairness(cluster, url))
         admin = cluster.target(_admin_key(url))
         scenarios.cancel_all(admin)
         jobs = 20_000 if quick else 100_000

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine, text
+
 from benchmarks.serving_cluster import Cluster, wait_ready
 from benchmarks.serving_load import Request, Target, percentiles, rate_of, time_requests
 from dream_cad.queue import JobQueue
+from dream_cad.queue.database import with_driver
 
 CALLERS = 8
 BATCH = 10_000
@@ -188,35 +191,47 @@ def cancel_all(target: Target) -> None:
     wait_until_empty(target)
 
 
-def measure_fairness(cluster: Cluster, url: str, folder: Path) -> dict[str, Any]:
-    """One key floods with long jobs, another sends a hundredth of them, short ones."""
+_UNENDED = text("SELECT count(*) FROM jobs WHERE owner = :small AND completed_at IS NULL")
+_SPENT = text("""
+SELECT owner, count(*), sum(gpu_seconds) FROM jobs
+WHERE owner IN (:flood, :small)
+    AND completed_at <= (SELECT max(completed_at) FROM jobs WHERE owner = :small)
+GROUP BY owner
+""")
+
+
+def measure_fairness(cluster: Cluster, url: str) -> dict[str, Any]:
+    """One key floods with long jobs, another sends a hundredth of them, short ones.
+
+    The share is of measured GPU-seconds, from the flood's first job to the small key's last.
+    """
     queue = JobQueue(url)
-    keys = {name: queue.keys.create_key(name)[1] for name in ("flood", "small")}
+    keys = {name: queue.keys.create_key(name) for name in ("flood", "small")}
     queue.close()
+    owners = {name: key.id for name, (key, _) in keys.items()}
     while cluster.target().get("/v1/jobs?limit=1")[0] == 200:
         time.sleep(0.1)  # until the gateway has seen that there are keys now
-    log = folder / "fairness.log"
-    work = {"flood": (0.06, BATCH), "small": (0.02, BATCH // 100)}
-    for name, key in keys.items():
+    work = {"flood": (0.09, BATCH), "small": (0.03, BATCH // 100)}
+    for name, (_, plaintext) in keys.items():
         seconds, number = work[name]
-        body = {"prompts": [name] * number, "options": {"work_s": seconds, "log": str(log)}}
-        cluster.target(key).post("/v1/batches", {**body, "use_cache": False})
+        body = {"prompts": [name] * number, "options": {"work_s": seconds}, "use_cache": False}
+        cluster.target(plaintext).post("/v1/batches", body)
     deadline = time.monotonic() + _PATIENCE_S
-    while sum(one.prompt == "small" for one in read_starts(log)) < work["small"][1]:
-        if time.monotonic() > deadline:
-            raise RuntimeError("the small key's jobs do not end")
-        time.sleep(0.2)
-    starts = read_starts(log)
-    begin = next(index for index, one in enumerate(starts) if one.prompt == "small")
-    end = max(index for index, one in enumerate(starts) if one.prompt == "small")
-    spent = dict.fromkeys(work, 0.0)
-    for one in starts[begin : end + 1]:
-        spent[one.prompt] += one.work_s
+    engine = create_engine(with_driver(url))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while connection.execute(_UNENDED, {"small": owners["small"]}).scalar():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the small key's jobs do not end")
+            time.sleep(0.2)
+        rows = {row[0]: row for row in connection.execute(_SPENT, owners)}
+    engine.dispose()
+    spent = {name: float(rows[owner][2]) for name, owner in owners.items()}
     return {
         "jobs": {name: number for name, (_, number) in work.items()},
         "work_s": {name: seconds for name, (seconds, _) in work.items()},
+        "completed": {name: int(rows[owner][1]) for name, owner in owners.items()},
+        "gpu_seconds": {name: round(seconds, 2) for name, seconds in spent.items()},
         "small_share": round(spent["small"] / sum(spent.values()), 3),
-        "seconds": {name: round(seconds, 2) for name, seconds in spent.items()},
     }
 
 
