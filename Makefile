@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench bench-all clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ GLTF_VALIDATOR := gltf-validator@2.0.0-dev.3.10
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
 
 help:
-	@echo "make setup | demo | test | check | bench | clean"
+	@echo "make setup | demo | test | check | bench | bench-all | clean"
 
 setup: $(STAMP)
 	@:
@@ -46,7 +46,11 @@ check: setup
 test: check
 	@$(BIN)/python -m pytest
 
+# The smoke suite with the bundled checkpoints on Ray, recorded in MLflow (docs/benchmarks.md).
 bench: setup
+	@$(BIN)/python -m benchmarks.run_suite --models triposr --suite smoke --checkpoint nano
+
+bench-all: setup
 	@for script in benchmarks/[a-z]*.py; do \
 		name=$$(basename $$script .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 

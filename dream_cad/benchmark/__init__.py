@@ -6,6 +6,7 @@ from dream_cad.benchmark.ab_test import ABTestConfig, ABTester, ABTestResult
 from dream_cad.benchmark.clip_score import ClipScorer, ClipSimilarity
 from dream_cad.benchmark.image_metrics import ImageMetrics, compare_renders
 from dream_cad.benchmark.model_benchmark import ModelBenchmark
+from dream_cad.benchmark.performance import PerformanceMetrics, PerformanceTracker
 from dream_cad.benchmark.quality import QualityAssessor, QualityMetrics
 from dream_cad.benchmark.reference import ReferenceMetrics, compare_to_reference
 from dream_cad.benchmark.results import BenchmarkConfig, BenchmarkResult
@@ -20,6 +21,8 @@ __all__ = [
     "ClipSimilarity",
     "ImageMetrics",
     "ModelBenchmark",
+    "PerformanceMetrics",
+    "PerformanceTracker",
     "QualityAssessor",
     "QualityMetrics",
     "ReferenceMetrics",

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dream_cad.benchmark.pages import mesh_page
@@ -228,13 +230,15 @@ class SuiteRun:
         result: BenchmarkResult,
         *,
         mesh: MeshData | None = None,
+        turntable: NDArray[np.uint8] | None = None,
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> str:
         """Log one result as a child run, FAILED where the generation failed.
 
         Artifacts with a mesh: ``mesh.glb``, ``turntable.png``, and ``viewer.html``, which holds
-        everything it needs. ``metrics`` are further ones, for example against a ground truth.
+        everything it needs. ``metrics`` are further ones, for example against a ground truth;
+        ``turntable`` spares rendering it again.
         """
         client = self.tracking.client
         parent = {"mlflow.parentRunId": self.run_id}
@@ -250,7 +254,8 @@ class SuiteRun:
         if result.quality_metrics is not None:
             client.log_dict(run_id, result.quality_metrics.to_dict(), "quality.json")
         if mesh is not None:
-            self._log_mesh(run_id, result, mesh, values)
+            pictures = render_turntable(mesh) if turntable is None else turntable
+            self._log_mesh(run_id, result, mesh, pictures, values)
         client.set_terminated(run_id, "FINISHED" if result.success else "FAILED")
         return run_id
 
@@ -264,9 +269,14 @@ class SuiteRun:
         self.tracking.client.log_text(self.run_id, html, name)
 
     def _log_mesh(
-        self, run_id: str, result: BenchmarkResult, mesh: MeshData, values: Mapping[str, float]
+        self,
+        run_id: str,
+        result: BenchmarkResult,
+        mesh: MeshData,
+        turntable: NDArray[np.uint8],
+        values: Mapping[str, float],
     ) -> None:
-        client, turntable = self.tracking.client, render_turntable(mesh)
+        client = self.tracking.client
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mesh.glb"
             path.write_bytes(mesh_bytes(mesh, "glb"))

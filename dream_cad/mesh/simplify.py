@@ -40,9 +40,9 @@ def simplify(mesh: MeshData, target_faces: int) -> MeshData:
             "A textured mesh cannot be simplified: its texture would no longer fit.",
             hint="simplify_textured redraws the texture; it is what finish_mesh does.",
         )
-    vertices, faces = fast_simplification.simplify(
-        np.ascontiguousarray(mesh.vertices, dtype=np.float32),
-        np.ascontiguousarray(mesh.faces, dtype=np.int32),
+    vertices, faces = fast_simplification.simplify(  # refuses read-only arrays, as Ray hands out
+        np.require(mesh.vertices, np.float32, ["C", "W"]),
+        np.require(mesh.faces, np.int32, ["C", "W"]),
         target_count=target_faces,
     )
     colors = mesh.vertex_colors

@@ -60,7 +60,7 @@ def mesh_data(mesh: MeshData, identifier: str) -> str:
 
 
 def picture_url(picture: NDArray[np.uint8]) -> str:
-    """Return a (H, W, 3) uint8 picture as a data URL (PNG)."""
+    """Return a (H, W, 3 or 4) uint8 picture as a data URL (PNG)."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -43,3 +43,10 @@ def test_bad_requests_are_refused() -> None:
         simplify(textured, 4)
     with pytest.raises(ShapeError):
         simplify(MeshData(sphere(1).vertices, sphere(1).faces[:0]), 10)
+
+
+def test_read_only_arrays_are_taken() -> None:
+    mesh = sphere(4)
+    mesh.vertices.flags.writeable = False
+    mesh.faces.flags.writeable = False
+    assert len(simplify(mesh, 500).faces) <= 500
