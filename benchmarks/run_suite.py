@@ -34,6 +34,7 @@ from dream_cad.benchmark.records import CaseRecord, record_of, summarize_records
 from dream_cad.benchmark.suites import SUITES, SuiteCase, SuiteName, text_cases
 from dream_cad.benchmark.tracking import SuiteRun, Tracking
 from dream_cad.exceptions import DreamCadError, InvalidConfigError
+from dream_cad.models.registry import ModelRegistry
 from dream_cad.settings import get_settings
 from jobs.batch.planning import Planner
 from jobs.generate_batch import connected
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         import_modules(wishes.modules)
+        for name in wishes.models:  # told before anything is started
+            ModelRegistry().require_capabilities(name)
         tracking = Tracking()
         records = run_pass(wishes, tracking)
         track_performance(records, PerformanceTracker(tracking))

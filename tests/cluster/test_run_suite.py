@@ -40,14 +40,12 @@ def test_a_pass_is_taken_up_again_and_recorded_once(tmp_path: Path) -> None:
     folder = tmp_path / "suites" / "smoke" / "first"
     records = [json.loads(path.read_text()) for path in (folder / "records").glob("*.json")]
     assert len(records) == 8
-    assert {record["success"] for record in records[:6]} <= {True, False}
-    by_case = {record["case"]["key"]: record for record in records}
-    assert by_case["simple-1-s0"]["success"]
-    # The cube takes no pictures: failures are results.
-    assert not by_case["truth-0"]["success"]
-    assert by_case["truth-0"]["error"]
+    assert all(record["success"] for record in records)
+    truth = next(record for record in records if record["case"]["key"] == "truth-0")
+    assert truth["metrics"]["truth/chamfer"] > 0.01  # the cube is not what the picture shows
+    assert truth["metrics"]["quality/overall_mesh_quality"] > 99
     page = (folder / "comparison.html").read_text()
-    assert page.count('class="stage"') == 6
+    assert page.count('class="stage"') == 8
 
     tracking = Tracking(tmp_path / "mlflow")
     runs = tracking.client.search_runs([tracking.experiment_id("suite-smoke")])
@@ -55,12 +53,5 @@ def test_a_pass_is_taken_up_again_and_recorded_once(tmp_path: Path) -> None:
     assert len(parents) == 1
     assert len(runs) == 1 + 8
     assert parents[0].info.status == "FINISHED"
-    assert parents[0].data.metrics["echo/success_rate"] == 6 / 8
+    assert parents[0].data.metrics["echo/success_rate"] == 1
     assert len(tracking.runs("performance", tags={"model": "echo"})) == 2
-
-
-def test_unknown_models_and_missing_baselines_are_told(tmp_path: Path) -> None:
-    failed = run_suite(tmp_path, "--models", "no-such-model")
-    assert failed.returncode == 1
-    assert "no-such-model" in failed.stderr
-    assert "Traceback" not in failed.stderr
