@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -176,9 +177,12 @@ class Attempt:
 
     async def _generate(self, request: StageRequest) -> GenerationResult:
         begin = 0.0 if request.picture is None else 0.4
+        started = time.monotonic()
         try:
             done = await self._stage(self._stages.model, request, "model", (begin, 0.9))
         except StageFailedError as error:
+            # Nobody measured it, but the slot was taken: a job that fails is not for free.
+            self._worker.usage.gpu_seconds += (time.monotonic() - started) * self._stages.gpu_share
             # Serve needs seconds to replace a replica; this slot rests, others go on.
             await self._rest_before_retry(error.failed)
             raise

@@ -69,7 +69,13 @@ def record_outcome(
         elif outcome.is_cancelled:
             queue.confirm_cancelled(job.id, token, gpu_seconds=gpu_seconds)
         elif outcome.is_retryable:
-            queue.retry(job.id, token, outcome.problem, backoff_s * job.attempts)
+            queue.retry(
+                job.id,
+                token,
+                outcome.problem,
+                backoff_s * job.attempts,
+                gpu_seconds=gpu_seconds,
+            )
         else:
             queue.fail(job.id, token, outcome.problem, gpu_seconds=gpu_seconds)
 
@@ -82,6 +88,28 @@ def cancel(queue: JobQueue, job_id: str) -> JobStatus:
     if before is not None and before.is_final:
         return before
     return _ended(queue, job_id, lambda: queue.cancel(job_id))
+
+
+def add_batch(
+    queue: JobQueue, jobs: list[GenerationJob], owner: str, name: str, max_pending: int | None
+) -> str:
+    """Add a batch; jobs whose result is known already end at once. Returns the batch's id."""
+    keys = {
+        job.cache_key
+        for job in jobs
+        if job.cache_key is not None and job.policy.get("use_cache", True)
+    }
+    with queue.grouped():
+        batch_id = queue.add_batch(
+            jobs,
+            owner=owner,
+            name=name,
+            max_pending=max_pending,
+            sources=queue.find_cached_all(keys),
+        )
+        for job in jobs:
+            announce(queue, job)
+    return batch_id
 
 
 def take_over(queue: JobQueue, router_id: str) -> list[GenerationJob]:

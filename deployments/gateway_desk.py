@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from deployments.endings import cancel_batch
+from deployments.endings import add_batch, cancel_batch
 from deployments.jobrun import JobRun
 from deployments.messages import JobEventView, JobView
 from deployments.watching import Watchers, wait_for
@@ -58,7 +58,10 @@ class GatewayDesk:
     async def submit_batch(self, jobs: list[GenerationJob], name: str, owner: str) -> BatchView:
         """Add jobs as one batch, all or none; adding the same jobs again gives the batch there.
 
+        Jobs whose result is known already (same ``cache_key``) are completed at once.
+
         Raises:
+            IdempotencyConflictError: the first job's key was used for another request.
             QueueFullError: they do not fit; with ``retry_after_s`` in its details.
             ModelUnavailableError: a model's licence has not been accepted.
         """
@@ -68,14 +71,9 @@ class GatewayDesk:
         if known is not None and known.batch_id is not None:
             return await self.batch(known.batch_id)
         key = await self._database(self._queue.keys.get, owner) if owner else None
+        limit = None if key is None else key.max_pending
         try:
-            batch_id = await self._database(
-                self._queue.add_batch,
-                jobs,
-                owner=owner,
-                name=name,
-                max_pending=None if key is None else key.max_pending,
-            )
+            batch_id = await self._database(add_batch, self._queue, jobs, owner, name, limit)
         except QueueFullError as error:
             error.details["retry_after_s"] = self._retry_after_s(jobs[0].model_name)
             raise

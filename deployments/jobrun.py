@@ -111,6 +111,7 @@ class JobRun:
                 await self._halt(work)
             elif not self._stop.is_set():
                 return _unless_cancelled(work.result())
+            await self._discard_product(work)
             return self._stopped()
         finally:
             stop.cancel()
@@ -194,9 +195,21 @@ class JobRun:
         best = max(published, key=lambda one: one.quality or 0.0)
         for other in published:
             if other is not best:
-                with contextlib.suppress(*CLUSTER_ERRORS, DreamCadError):
-                    await self._site.stages.finisher.discard.remote(other.key)
+                await self.discard(other)
         return best
+
+    async def _discard_product(self, work: asyncio.Task[Finished | Failed]) -> None:
+        """Delete what was published in the moment of stopping."""
+        if work.cancelled() or work.exception() is not None:
+            return
+        outcome = work.result()
+        if isinstance(outcome, Finished):
+            await self.discard(outcome)
+
+    async def discard(self, finished: Finished) -> None:
+        """Delete a published result that is nobody's."""
+        with contextlib.suppress(*CLUSTER_ERRORS, DreamCadError):
+            await self._site.stages.finisher.discard.remote(finished.key)
 
 
 def _unless_cancelled(outcome: Finished | Failed) -> Finished | Failed:

@@ -295,11 +295,9 @@ class Lane:
         try:
             outcome = await self._outcome(run)
             if not run.is_abandoned:
-                await self._record(run, outcome)
+                await self._record_or_discard(run, outcome)
             if isinstance(outcome, Finished):
                 self._measure(time.monotonic() - started)
-        except JobStateError as error:
-            logger.warning("job %s: the outcome is dropped: %s", job_id, error)
         except StorageError as error:
             # The lease lapses and the sweeper gives the job another attempt.
             logger.error("job %s: the outcome cannot be recorded: %s", job_id, error)
@@ -315,6 +313,14 @@ class Lane:
             if run.is_reserved:
                 self.stages.gate.release()  # it ended before it came to the model
                 run.is_reserved = False
+
+    async def _record_or_discard(self, run: JobRun, outcome: Finished | Failed) -> None:
+        try:
+            await self._record(run, outcome)
+        except JobStateError as error:
+            logger.warning("job %s: the outcome is dropped: %s", run.job.id, error)
+            if isinstance(outcome, Finished):
+                await run.discard(outcome)
 
     async def _record(self, run: JobRun, outcome: Finished | Failed) -> None:
         job, usage = run.job, run.usage

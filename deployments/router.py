@@ -131,6 +131,16 @@ class Router(GatewayDesk):
             loops.append(DemandTeller(self._thread, self._lanes, self._charge).tell_all())
         return [*lanes, *loops]
 
+    def check_health(self) -> None:
+        """Let Serve replace a router one of whose loops has ended: none ever should.
+
+        Raises:
+            RuntimeError: one has.
+        """
+        for loop in self._loops:
+            if loop.done():
+                raise RuntimeError("a loop of the router has ended") from loop.exception()
+
     def _webhook_secret(self, owner: str) -> str | None:
         key = self._queue.keys.get(owner)
         return None if key is None else key.webhook_secret

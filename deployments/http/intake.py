@@ -106,7 +106,11 @@ class Intake:
         return Prepared(job, image)
 
     def make_jobs(
-        self, batch: BatchRequest, images: Sequence[bytes | None], owner: str = ""
+        self,
+        batch: BatchRequest,
+        images: Sequence[bytes | None],
+        owner: str = "",
+        idempotency_key: str | None = None,
     ) -> list[Prepared]:
         """Return the jobs of a valid batch, in order. Call it in a thread.
 
@@ -114,6 +118,7 @@ class Intake:
             batch: the request.
             images: the decoded picture of each item, or None.
             owner: whose jobs they are.
+            idempotency_key: of the batch; its first job carries it.
 
         Raises:
             InvalidConfigError: lists the items that are not acceptable, up to 20 of them.
@@ -136,6 +141,10 @@ class Intake:
                 f"The batch is not valid, and nothing of it was queued. {first}",
                 details={"errors": errors},
             )
+        if idempotency_key is not None:
+            head = prepared[0].job
+            head.idempotency_key = idempotency_key
+            head.request_hash = _hash_batch(batch, images)
         return prepared
 
     def again(self, old: GenerationJob, owner: str) -> GenerationJob:
@@ -311,3 +320,11 @@ def _hash(request: SharedFields, names: list[str], image: bytes | None) -> str:
     facts["models"] = names
     facts["image_sha256"] = None if image is None else hashlib.sha256(image).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_batch(batch: BatchRequest, images: Sequence[bytes | None]) -> str:
+    digest = hashlib.sha256(b"batch")
+    digest.update(batch.model_dump_json(exclude={"items": {"__all__": {"image"}}}).encode())
+    for image in images:
+        digest.update(b"-" if image is None else hashlib.sha256(image).digest())
+    return digest.hexdigest()

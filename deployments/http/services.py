@@ -125,10 +125,14 @@ class Services:
                     files = {INPUT_FILE: entry.image}
                     await asyncio.to_thread(self.artifacts.publish, entry.job.input_uri, files)
             view = await self.router.submit_batch(jobs, name, who.id)
+            is_replay = jobs[0].idempotency_key is not None and not await self._is_known(jobs[0].id)
         except DreamCadError:
             for job in jobs:
                 await self._forget_input(job)
             raise
+        if is_replay:
+            for job in jobs:
+                await self._forget_input(job)
         logger.info(
             "batch accepted",
             extra={"batch_id": view.id, "jobs": len(jobs), "request_id": request_id_var.get()},
@@ -180,6 +184,13 @@ class Services:
         if old.input_uri is not None:
             image = await asyncio.to_thread(self.artifacts.read, old.input_uri, INPUT_FILE)
         return await self.add(new, image)
+
+    async def _is_known(self, job_id: str) -> bool:
+        try:
+            await self.router.get(job_id)
+        except JobNotFoundError:
+            return False
+        return True
 
     async def _check_dependencies(self, job: GenerationJob, who: Principal) -> None:
         for needed in job.depends_on:

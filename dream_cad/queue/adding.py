@@ -125,15 +125,18 @@ class Adding(QueueBase):
             raise InvalidConfigError(f"Job {source.id} has no result to share.")
         if (known := self._replay(job)) is not None:
             return known
-        now = self._clock()
+        self._share(job, source)
+        self._store.insert([job], self._clock())
+        self._notify()
+        return job.id
+
+    def _share(self, job: GenerationJob, source: GenerationJob) -> None:
+        """Complete a new job with another's result."""
         job.status, job.progress = JobStatus.COMPLETED, 1.0
         job.cached_from, job.artifact_uri = source.id, source.artifact_uri
         job.completed_at = job.created_at
         if self._result_ttl_s is not None:
-            job.expires_at = instant(now + self._result_ttl_s)
-        self._store.insert([job], now)
-        self._notify()
-        return job.id
+            job.expires_at = instant(self._clock() + self._result_ttl_s)
 
     def create_batch(
         self,
@@ -168,17 +171,24 @@ class Adding(QueueBase):
         owner: str = "",
         name: str = "",
         max_pending: int | None = None,
+        sources: Mapping[str, GenerationJob] | None = None,
     ) -> str:
         """Add jobs as one batch, all or none, and return the batch's id.
+
+        The first job's ``idempotency_key`` and ``request_hash`` stand for the whole batch: where
+        its owner used the key before, nothing is added and the first batch's id comes back.
 
         Args:
             new_jobs: the jobs; their batch, place in it and owner are set here.
             owner: API key id that the batch belongs to.
             name: what to call it.
             max_pending: refuse it if its owner would have more waiting jobs.
+            sources: completed jobs by ``cache_key``, whose results jobs of that key share; see
+                ``find_cached_all``.
 
         Raises:
             InvalidConfigError: no jobs, a bad one among them, or an overlong name.
+            IdempotencyConflictError: the key was used for another request.
             QueueFullError: it does not fit.
         """
         if not new_jobs or len(name) > _LONGEST_BATCH_NAME:
@@ -189,11 +199,23 @@ class Adding(QueueBase):
         for index, job in enumerate(new_jobs):
             job.batch_id, job.batch_index, job.owner = batch_id, index, owner
             validate_new_job(job)
-        self._require_room(list(new_jobs), None if max_pending is None else {owner: max_pending})
+        if (known := self._replayed_batch(new_jobs[0])) is not None:
+            return known
+        for job in new_jobs:
+            source = (sources or {}).get(job.cache_key or "")
+            if source is not None:
+                self._share(job, source)
+        pending = [job for job in new_jobs if job.status is JobStatus.PENDING]
+        self._require_room(pending, None if max_pending is None else {owner: max_pending})
         self._batches.insert(batch_id, owner, name, list(new_jobs), self._clock())
-        self._room.note_added(len(new_jobs), owner)
+        self._room.note_added(len(pending), owner)
         self._notify()
         return batch_id
+
+    def _replayed_batch(self, first: GenerationJob) -> str | None:
+        known_id = self._replay(first)
+        known = None if known_id is None else self._store.get(known_id)
+        return None if known is None else known.batch_id
 
     def get_batch(self, batch_id: str) -> BatchView | None:
         """Return a batch and how many of its jobs are in which state; None if unknown."""

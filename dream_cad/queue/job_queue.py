@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-
-from sqlalchemy import and_
+from collections.abc import Collection
 
 from dream_cad.exceptions import LeaseLostError
 from dream_cad.queue.adding import Adding, parse_cursor
@@ -177,19 +176,12 @@ class JobQueue(Adding, Working):
 
     def find_cached(self, cache_key: str) -> GenerationJob | None:
         """Return the newest completed job of a cache key whose result is still there."""
-        now = self._clock()
-        fresh = (jobs.c.expires_at.is_(None)) | (jobs.c.expires_at > now)
-        job = self._store.first(
-            and_(
-                condition(
-                    "cache_key IS NOT NULL AND artifact_uri IS NOT NULL AND status = 'completed'"
-                ),
-                jobs.c.cache_key == cache_key,
-                fresh,
-            ),
-            newest=True,
-        )
-        return self._bound(job) if job is not None else None
+        return self.find_cached_all([cache_key]).get(cache_key)
+
+    def find_cached_all(self, cache_keys: Collection[str]) -> dict[str, GenerationJob]:
+        """Return the newest completed job of each cache key that has a result."""
+        found = self._listing.cached(cache_keys, self._clock())
+        return {key: self._bound(job) for key, job in found.items()}
 
     def count(self, status: JobStatus, model_name: str | None = None) -> int:
         """Return the number of jobs in a state."""

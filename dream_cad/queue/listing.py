@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Integer, and_, bindparam, func, or_, select
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    and_,
+    bindparam,
+    column,
+    func,
+    or_,
+    select,
+    values,
+)
 
 from dream_cad.queue.connection import Database
 from dream_cad.queue.jobs import Depth, GenerationJob, JobEvent, JobFilter, JobPriority
@@ -22,6 +37,7 @@ _COUNT_AHEAD = select(func.count()).select_from(_AHEAD.subquery())
 _COUNT_AHEAD_AT_MOST = select(func.count()).select_from(
     _AHEAD.limit(bindparam("b_limit", type_=Integer)).subquery()
 )
+_KEYS_AT_ONCE = 500
 
 
 class ListingStore:
@@ -74,6 +90,17 @@ class ListingStore:
             Depth(model, JobPriority(level), count, instant(since[seq]))
             for model, level, count, seq in rows
         ]
+
+    def cached(self, cache_keys: Collection[str], now: float) -> dict[str, GenerationJob]:
+        """Return the newest completed job of each key whose result is there and not expired."""
+        found: dict[str, GenerationJob] = {}
+        ordered = sorted(cache_keys)
+        with self._database.connect(write=False) as connection:
+            for begin in range(0, len(ordered), _KEYS_AT_ONCE):
+                statement = _newest_of(ordered[begin : begin + _KEYS_AT_ONCE], now)
+                rows = connection.execute(statement).mappings()
+                found |= {str(row["cache_key"]): job_from_row(row) for row in rows}
+        return found
 
     def count_waiting(self, model_name: str, limit: int) -> int:
         """Return how many jobs of a model can be claimed, counting no further than ``limit``."""
@@ -130,6 +157,24 @@ class ListingStore:
                 JobEvent(row.seq, row.job_id, instant(row.at), row.kind, row.data)
                 for row in connection.execute(statement)
             ]
+
+
+def _newest_of(cache_keys: list[str], now: float) -> Select[Any]:
+    """Build the SELECT of each key's newest job with a result: one descent of the index a key."""
+    wanted = values(column("key", String), name="wanted").data([(key,) for key in cache_keys]).cte()
+    newest = (
+        select(jobs.c.seq)
+        .where(
+            condition("cache_key IS NOT NULL AND artifact_uri IS NOT NULL"),
+            condition("status = 'completed'"),
+            jobs.c.cache_key == wanted.c.key,
+            or_(jobs.c.expires_at.is_(None), jobs.c.expires_at > now),
+        )
+        .order_by(jobs.c.seq.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(jobs).where(jobs.c.seq.in_(select(newest).select_from(wanted)))
 
 
 def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from deployments.http.archive import stream_archive
 from deployments.http.batch_body import read_batch
 from deployments.http.checks import check_format
-from deployments.http.deps import App, Reader, Submitter, problems
+from deployments.http.deps import App, IdempotencyKey, Reader, Submitter, problems
 from deployments.http.documents import (
     BatchDocument,
     BatchItemDocument,
@@ -57,12 +57,18 @@ _BODY: dict[str, Any] = {
 
 @router.post("", status_code=202, openapi_extra=_BODY, responses=problems(409, 413, 415))
 async def create_batch(
-    request: Request, response: Response, app: App, who: Submitter
+    request: Request,
+    response: Response,
+    app: App,
+    who: Submitter,
+    idempotency_key: IdempotencyKey = None,
 ) -> BatchDocument:
     """Queue many jobs, all or none; they are durable before the answer is sent."""
     submission = await read_batch(request, app.args.edge.max_batch_items)
     batch = submission.request
-    prepared = await asyncio.to_thread(app.intake.make_jobs, batch, submission.images, who.id)
+    prepared = await asyncio.to_thread(
+        app.intake.make_jobs, batch, submission.images, who.id, idempotency_key
+    )
     document = batch_document(await app.submit_batch(prepared, batch.name, who))
     response.headers["Location"] = document.links.self
     return document

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,8 +38,9 @@ async def test_the_next_router_takes_over_jobs_and_charge(two: list[DatabaseThre
     job_id = await two[0].add(GenerationJob(prompt="a chair", model_name="echo"), None)
     await two[0](two[0].queue.get_next_job, "echo")
     await two[0](two[0].queue.close)  # as when its process dies
-    while not second.is_held:  # PostgreSQL notices the end of a connection a little later
-        await second.check()
+    async with asyncio.timeout(30):  # PostgreSQL takes a moment to see that it is gone
+        while not second.is_held:
+            await second.check()
     assert await second.wait(1.0)
     assert await two[1](two[1].queue.get_job_status, job_id) is JobStatus.PENDING
 

@@ -14,7 +14,7 @@ from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
 from deployments.gate import PriorityGate
 from deployments.lane import Lane
-from deployments.messages import Done, Finished, ModelInfo, Picture
+from deployments.messages import Done, Failed, Finished, ModelInfo, Picture
 from deployments.metrics import RouterMetrics
 from deployments.plan import ModelPlan
 from dream_cad.queue import GenerationJob, JobPriority, JobQueue, JobStatus
@@ -50,9 +50,12 @@ class Stage:
         self.product: Any = None
         self.error: Exception | None = None
         self.replicas = 1
+        self.failures: list[Failed] = []
+        self.discarded: list[str] = []
         self._doors: dict[str, asyncio.Event] = {}
         self.generate = Method(lambda request: Stream(self._generate(request)))
         self.finish = Method(self._finish)
+        self.discard = Method(self._discard)
         self.broadcast = self._broadcast
 
     def options(self, **_: Any) -> Stage:
@@ -70,13 +73,16 @@ class Stage:
         await self._door(request.prompt).wait()
         if self.error is not None:
             raise self.error
-        yield Done(self.product, 0.0)
+        yield self.failures.pop() if self.failures else Done(self.product, 0.0)
 
     async def _finish(self, request: Any) -> Finished:
         prompt = request.receipt["prompt"]
         self.came.append(prompt)
         await self._door(prompt).wait()
         return Finished(request.key, {})
+
+    async def _discard(self, key: str) -> None:
+        self.discarded.append(key)
 
     def _broadcast(self, *_: Any) -> Any:
         return self
@@ -231,3 +237,31 @@ async def _reserve_for_urgent(bench: Bench) -> None:
     bench.model.let_go("low1", "low2", "urgent")
     await bench.until(lambda: any(run.is_reserved for run in bench.lane.runs.values()))
     assert bench.model.came == ["low1"]
+
+
+async def test_a_result_of_a_lost_lease_is_deleted(open_bench: Any) -> None:
+    bench = await open_bench()
+    bench.model.let_go("late")
+    job_id = await bench.add("late")
+    await bench.until(lambda: bench.finisher.came == ["late"])
+    queue = bench.thread.queue
+
+    def taken_back_and_cancelled() -> None:
+        queue.recover()
+        queue.cancel(job_id)
+
+    await bench.thread(taken_back_and_cancelled)
+    bench.finisher.let_go("late")
+    await bench.until(lambda: bench.finisher.discarded == [f"{job_id}-1"])
+    assert await bench.status(job_id) is JobStatus.CANCELLED
+
+
+async def test_work_that_nobody_stopped_here_is_tried_again(open_bench: Any) -> None:
+    """A replica that another router adopted gives the work up."""
+    bench = await open_bench()
+    bench.model.failures = [Failed({"type": "generation-cancelled"}, False, is_cancelled=True)]
+    bench.model.let_go("stolen")
+    bench.finisher.let_go("stolen")
+    job_id = await bench.add("stolen")
+    await bench.until(lambda: bench.model.came == ["stolen"] * 2 and not bench.lane.runs)
+    assert await bench.status(job_id) is JobStatus.COMPLETED

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from dream_cad.exceptions import InvalidConfigError, JobNotFoundError, QueueFullError
+from dream_cad.exceptions import (
+    IdempotencyConflictError,
+    InvalidConfigError,
+    JobNotFoundError,
+    QueueFullError,
+)
 from dream_cad.queue import GenerationJob, JobQueue, JobStatus
 from tests.unit.queue.conftest import MakeQueue, claim, make_job
 
@@ -118,3 +123,31 @@ def test_ten_thousand_items_are_one_transaction(queue: JobQueue) -> None:
     batch = queue.get_batch(batch_id)
     assert batch is not None
     assert batch.counts[JobStatus.PENDING] == batch.total == 10_000
+
+
+def test_a_batch_shares_the_newest_result_of_each_key(queue: JobQueue) -> None:
+    for key in ("k1", "k1", "k2"):
+        queue.add_job(make_job(cache_key=key))
+        job, token = claim(queue)
+        queue.complete(job.id, token, f"results/{job.id}")
+    newest = queue.find_cached_all(["k1", "k2", "k3"])
+    assert sorted(newest) == ["k1", "k2"]
+    assert newest["k1"].seq == 2
+    batch_id = queue.add_batch(
+        [make_job(cache_key=key) for key in ("k1", "k3", "k2")], sources=newest
+    )
+    jobs = queue.list_batch(batch_id).jobs
+    assert [job.status.value for job in jobs] == ["completed", "pending", "completed"]
+    assert jobs[0].artifact_uri == newest["k1"].artifact_uri
+
+
+def test_the_first_jobs_key_stands_for_the_batch(queue: JobQueue) -> None:
+    def jobs(request_hash: str) -> list[GenerationJob]:
+        first = make_job(idempotency_key="key", request_hash=request_hash)
+        return [first, make_job()]
+
+    batch_id = queue.add_batch(jobs("one"))
+    assert queue.add_batch(jobs("one")) == batch_id
+    assert queue.count(JobStatus.PENDING) == 2
+    with pytest.raises(IdempotencyConflictError):
+        queue.add_batch(jobs("another"))

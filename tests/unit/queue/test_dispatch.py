@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -9,6 +11,13 @@ from dream_cad.exceptions import StorageError
 from dream_cad.queue import JobQueue, JobStatus
 from dream_cad.queue.database import with_driver
 from tests.unit.queue.conftest import FakeClock, MakeQueue, claim, make_job
+
+
+def wait_for_lock(queue: JobQueue) -> None:
+    """PostgreSQL takes a moment to see that a connection is gone."""
+    deadline = time.monotonic() + 30
+    while not queue.hold_dispatch():
+        assert time.monotonic() < deadline
 
 
 def test_one_at_a_time_dispatches_and_the_next_follows(postgres_url: str) -> None:
@@ -19,7 +28,7 @@ def test_one_at_a_time_dispatches_and_the_next_follows(postgres_url: str) -> Non
         True,
     ]
     first.close()
-    assert second.hold_dispatch()
+    wait_for_lock(second)
     second.close()
 
 
@@ -32,7 +41,7 @@ def test_a_lost_connection_frees_the_lock_and_is_told(postgres_url: str) -> None
         connection.execute(text(others))
     with pytest.raises(StorageError, match="dispatch lock"):
         first.hold_dispatch()
-    assert second.hold_dispatch()
+    wait_for_lock(second)
     assert not first.hold_dispatch()
     engine.dispose()
     first.close()

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from deployments.args import AppArgs
+from deployments.endings import add_batch
 from deployments.gateway_client import GatewayClient
 from deployments.http.api import build_api
 from deployments.http.auth import Authenticator
@@ -70,7 +71,7 @@ class QueueRouter:
         return await self.get(self.queue.add_job(job))
 
     async def submit_batch(self, jobs: list[GenerationJob], name: str, owner: str) -> BatchView:
-        return await self.batch(self.queue.add_batch(jobs, owner=owner, name=name))
+        return await self.batch(add_batch(self.queue, jobs, owner, name, None))
 
     async def get(self, job_id: str) -> JobView:
         job = self.queue.get_job(job_id)

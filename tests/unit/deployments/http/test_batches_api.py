@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -209,3 +210,30 @@ async def test_the_archive(stand: Stand) -> None:
 async def test_an_unknown_batch(stand: Stand, method: str, tail: str) -> None:
     answer: httpx.Response = await stand.client.request(method, f"/v1/batches/nobody{tail}")
     assert problem(answer, 404)["type"] == "job-not-found"
+
+
+async def test_a_key_stands_for_the_whole_batch(stand: Stand, tmp_path: Path) -> None:
+    picture = base64.b64encode(png()).decode()
+    body = {"items": [{"prompt": "a chair"}, {"image": picture}]}
+    headers = {"Idempotency-Key": "order-17"}
+    first = await create(stand, json=body, headers=headers)
+    again = await create(stand, json=body, headers=headers)
+    assert again["id"] == first["id"]
+    uploaded = (await items(stand, first))[1]["id"]
+    assert [path.name for path in tmp_path.rglob("*-input")] == [f"{uploaded}-input"]
+    other = {"items": [{"prompt": "a chair"}, {"prompt": "a ball"}]}
+    answer = await stand.client.post("/v1/batches", json=other, headers=headers)
+    assert problem(answer, 409)["type"] == "idempotency-conflict"
+    single = await stand.client.post("/v1/jobs", json={"prompt": "a chair"}, headers=headers)
+    assert problem(single, 409)["type"] == "idempotency-conflict"
+
+
+async def test_items_with_a_known_result_cost_nothing(stand: Stand) -> None:
+    known = await stand.submit(prompt="a chair", options={"seed": 7})
+    stand.complete()
+    body = {"prompts": ["a chair", "a ball"], "options": {"seed": 7}}
+    jobs = await items(stand, await create(stand, json=body))
+    assert [job["status"] for job in jobs] == ["completed", "pending"]
+    assert jobs[0]["cached_from"] == known
+    anew = await items(stand, await create(stand, json=body | {"use_cache": False}))
+    assert [job["status"] for job in anew] == ["pending", "pending"]
