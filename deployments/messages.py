@@ -103,7 +103,7 @@ class FinishRequest:
         picture: what it was made from, if a text stage drew it.
         options: finishing options, see FinishOptions.
         receipt: what result.json says besides the result's own metadata.
-        require: acceptance gates by name, see deployments.acceptance.
+        require: acceptance gates by name, see deployments.judging.
         is_ranked: whether the quality is to be measured, to choose among results.
         request_id: of the HTTP request that queued the job, for the logs.
     """

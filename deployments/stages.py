@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deployments.acceptance import judge
 from deployments.failures import problem_of
 from deployments.joblog import log_finish, log_stage
+from deployments.judging import judge
 from deployments.messages import (
     MESH_FILE,
     PICTURE_FILE,
