@@ -4,6 +4,7 @@
 # build_app and hands over a plain dict where it finds only its name.
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ray.serve import Application, Deployment
@@ -14,7 +15,15 @@ from deployments.autoscaling import QueuePolicy
 from deployments.calls import make_deployment
 from deployments.gateway import Gateway
 from deployments.model import ModelReplica
-from deployments.plan import ModelPlan, TextPlan, cluster_gpu_gb, plan_models, plan_text
+from deployments.plan import (
+    ModelPlan,
+    TextPlan,
+    accelerator_options,
+    cluster_gpus,
+    find_shortage,
+    plan_models,
+    plan_text,
+)
 from deployments.process import import_modules
 from deployments.router import Router
 from deployments.stages import MeshFinisher, TextToImageReplica
@@ -46,14 +55,14 @@ def build_app(args: AppArgs) -> Application:
     import_modules(args.modules)
     output_dir = _absolute(args.output_dir or str(get_settings().output_dir))
     database_url = args.database_url or get_settings().database_url or _sqlite_in(output_dir)
-    gpu_gb = cluster_gpu_gb()
-    if gpu_gb and args.gpu_memory_gb:
-        gpu_gb = args.gpu_memory_gb
-    plans = plan_models(args, gpu_gb)
-    text_plan = plan_text(args.text_to_image, plans, gpu_gb)
+    gpus = cluster_gpus(args.gpu_memory_gb)
+    plans = plan_models(args, gpus)
+    text_plan = plan_text(args.text_to_image, plans, gpus, args.placement)
     deployed = [plan for plan in plans if plan.is_deployed]
     for plan in plans:
         logger.info("model %s: %s", plan.name, plan.reason)
+    for name, count in find_shortage(plans, text_plan, gpus).items():
+        logger.warning("%s: %d replicas find no room on the cluster's GPUs and wait", name, count)
     artifacts_root = f"{output_dir}/jobs"
     if args.queue.routers > 1 and sqlite_path(database_url) is not None:
         raise InvalidConfigError(
@@ -82,6 +91,7 @@ def _bind_model(plan: ModelPlan, args: AppArgs, artifacts_root: str) -> Applicat
         plan.deployment_name,
         plan.num_cpus,
         num_gpus=plan.num_gpus,
+        accelerators=plan.accelerators,
         num_replicas=plan.num_replicas if scaled is None else _scaled_by_queue(scaled),
         max_ongoing=_WORK_AND_CONTROL,
         # A replica that is stopped for want of work may still have a job: it may end it.
@@ -112,6 +122,7 @@ def _bind_text(plan: TextPlan) -> Application:
         "text-to-image",
         plan.num_cpus,
         num_gpus=plan.num_gpus,
+        accelerators=plan.accelerators,
         num_replicas=plan.num_replicas,
         max_ongoing=_WORK_AND_CONTROL,
     )
@@ -136,6 +147,7 @@ def _deployment(
     num_cpus: float,
     *,
     num_gpus: float = 0.0,
+    accelerators: Sequence[str] = (),
     num_replicas: int | AutoscalingConfig = 1,
     max_ongoing: int,
     shutdown_s: float = _SHUTDOWN_S,
@@ -149,7 +161,11 @@ def _deployment(
         health_check_period_s=5,
         health_check_timeout_s=60,  # a model may keep the interpreter busy for long
         graceful_shutdown_timeout_s=shutdown_s,
-        ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
+        ray_actor_options={
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            **accelerator_options(accelerators),
+        },
     )
 
 

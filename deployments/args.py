@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -53,6 +53,9 @@ class ModelArgs(_Args):
     )
     num_gpus: float | None = Field(None, ge=0, le=64)
     num_cpus: float | None = Field(None, ge=0, le=256)
+    accelerator: str | None = Field(
+        None, description="Kind of GPU by Ray's label, for example A100-80G; any that holds it."
+    )
 
     @model_validator(mode="after")
     def _one_way_to_count(self) -> ModelArgs:
@@ -69,6 +72,7 @@ class TextToImageArgs(_Args):
     min_vram_gb: float = Field(8.0, gt=0, description="GPU memory of a full-size pipeline.")
     num_gpus: float | None = Field(None, ge=0, le=64)
     num_cpus: float | None = Field(None, ge=0, le=256)
+    accelerator: str | None = Field(None, description="Kind of GPU by Ray's label.")
 
 
 class FinisherArgs(_Args):
@@ -132,6 +136,11 @@ class AppArgs(_Args):
     )
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="Memory of the cluster's GPUs; asked of the nodes if not given."
+    )
+    placement: Literal["spread", "pack"] = Field(
+        "spread",
+        description="spread: a model may be on every kind of GPU that holds it; pack: on the "
+        "smallest kind only, which keeps large GPUs free for large models.",
     )
     text_to_image: TextToImageArgs = TextToImageArgs()
     finisher: FinisherArgs = FinisherArgs()

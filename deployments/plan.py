@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +14,19 @@ from deployments.calls import list_nodes
 from deployments.options import TEXT_OPTIONS, finisher_options, text_options
 from dream_cad.checkpoints import TEXT_TO_IMAGE, nano_folder
 from dream_cad.exceptions import InvalidConfigError
-from dream_cad.models.availability import ModelAvailability, get_availability
+from dream_cad.models.availability import get_availability
 from dream_cad.models.base import ModelCapabilities
 from dream_cad.models.registry import ModelRegistry, resolve_implementation
+from dream_cad.placement import SPREAD, GpuGroup, Seat, Tenant, choose_seat, pack, site_model
+from dream_cad.placement.gpus import largest_gb
+from dream_cad.placement.seats import NANO_VRAM_GB
 from dream_cad.settings import get_settings
 
 _BYTES_PER_GB = 10**9
 _CPU_OF_GPU_MODEL = 1.0
 _CPU_OF_CPU_MODEL = 0.25  # bookkeeping: a laptop of one core must hold all deployments
-_NANO_VRAM_GB = 1.0
+_TYPE = "accelerator_type:"
+_ACCELERATOR_LABEL = "ray.io/accelerator-type"
 _FREE_LICENSES = frozenset({"MIT", "Apache-2.0", "BSD-3-Clause"})
 
 
@@ -37,6 +41,8 @@ class ModelPlan:
         checkpoint: which weights; None for models that have none to choose.
         options: constructor options.
         num_gpus: share of a GPU of each replica.
+        accelerators: Ray's labels of the GPUs that it may be on; none for any.
+        gpus: names of these kinds of GPU.
         num_cpus: logical CPUs of each replica.
         num_replicas: slots, where their number is fixed.
         autoscaling: how their number follows the queue, else.
@@ -52,6 +58,8 @@ class ModelPlan:
     checkpoint: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     num_gpus: float = 0.0
+    accelerators: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
     num_cpus: float = 0.0
     num_replicas: int = 0
     autoscaling: AutoscalingArgs | None = None
@@ -64,6 +72,11 @@ class ModelPlan:
     def deployment_name(self) -> str:
         """Name of its Serve deployment."""
         return f"model-{self.name}"
+
+    @property
+    def first_replicas(self) -> int:
+        """Replicas that are started at once."""
+        return self.num_replicas if self.autoscaling is None else self.autoscaling.min_replicas
 
     @property
     def may_sleep(self) -> bool:
@@ -91,39 +104,44 @@ class TextPlan:
     num_gpus: float
     num_cpus: float
     num_replicas: int
+    accelerators: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
-def plan_models(args: AppArgs, gpu_gb: float) -> list[ModelPlan]:
+def plan_models(args: AppArgs, gpus: Sequence[GpuGroup]) -> list[ModelPlan]:
     """Decide on every registered model; configured ones first.
 
     Args:
         args: the application's arguments; their modules are imported already.
-        gpu_gb: memory of the cluster's smallest GPU in GB, 0 without one.
+        gpus: the cluster's GPUs by kind; none without one.
 
     Raises:
         ModelNotFoundError: a configured model is not registered.
+        InvalidConfigError: a model is to be on an accelerator that the cluster lacks.
     """
-    plans = [_plan_model(model, gpu_gb) for model in args.models]
+    plans = [_plan_model(model, gpus, args.placement) for model in args.models]
     configured = {plan.name for plan in plans}
     registry = ModelRegistry()
     for name in registry.list_models():
         if name not in configured:
-            found = get_availability(name, vram_gb=gpu_gb)
+            found = get_availability(name, vram_gb=largest_gb(gpus))
             reason = "not listed in serve_config.yaml" if found.available else found.reason
             plans.append(_left_out(name, reason))
     return plans
 
 
-def _plan_model(model: ModelArgs, gpu_gb: float) -> ModelPlan:
-    found = _availability(model, gpu_gb)
-    if not found.available:
+def _plan_model(model: ModelArgs, gpus: Sequence[GpuGroup], strategy: str) -> ModelPlan:
+    site = site_model(
+        model.name,
+        gpus,
+        checkpoint=model.checkpoint,
+        strategy=strategy,
+        accelerator=model.accelerator,
+        num_gpus=model.num_gpus,
+    )
+    found, seat = site.found, site.seat
+    if seat is None:
         return _left_out(model.name, found.reason)
-    registry = ModelRegistry()
-    capabilities = registry.require_capabilities(model.name)
-    needs_gb = capabilities.min_vram_gb if found.checkpoint != "nano" else _NANO_VRAM_GB
-    num_gpus = model.num_gpus
-    if num_gpus is None:
-        num_gpus = gpu_share(needs_gb, gpu_gb) if gpu_gb else 0.0
     model_class = resolve_implementation(model.name)
     options = dict(model.options)
     if found.checkpoint is not None:
@@ -134,25 +152,17 @@ def _plan_model(model: ModelArgs, gpu_gb: float) -> ModelPlan:
         reason=found.reason,
         checkpoint=found.checkpoint,
         options=options,
-        num_gpus=num_gpus,
-        num_cpus=_cpus(model.num_cpus, num_gpus),
+        num_gpus=seat.share,
+        accelerators=seat.accelerators,
+        gpus=seat.gpus,
+        num_cpus=_cpus(model.num_cpus, seat.share),
         num_replicas=model.num_replicas,
         autoscaling=model.autoscaling,
         needs_picture=model_class.text_through_image,
-        capabilities=capabilities,
+        capabilities=ModelRegistry().require_capabilities(model.name),
         finish_options=finisher_options(model_class.options_model()),
         text_options=text_options(model_class.options_model()),
     )
-
-
-def _availability(model: ModelArgs, gpu_gb: float) -> ModelAvailability:
-    found = get_availability(model.name, vram_gb=gpu_gb)
-    choice = model.checkpoint
-    if choice in (None, "auto") or not ModelRegistry().get_entry(model.name).is_implemented:
-        return found
-    if choice == "nano" and nano_folder(model.name) is None:
-        return ModelAvailability(False, None, "no nano checkpoint is shipped for it", None)
-    return ModelAvailability(True, choice, f"checkpoint {choice}, as configured", None)
 
 
 def _left_out(name: str, reason: str) -> ModelPlan:
@@ -160,11 +170,19 @@ def _left_out(name: str, reason: str) -> ModelPlan:
     return ModelPlan(name, is_deployed=False, reason=reason, capabilities=capabilities)
 
 
-def plan_text(args: TextToImageArgs, models: list[ModelPlan], gpu_gb: float) -> TextPlan | None:
+def plan_text(
+    args: TextToImageArgs,
+    models: list[ModelPlan],
+    gpus: Sequence[GpuGroup],
+    strategy: str = SPREAD,
+) -> TextPlan | None:
     """Decide on the text stage; None where no model needs one, or nothing can be loaded.
 
     Without a configured source, models at full size get the pipeline of the settings, and the
     small ones the small one that ships with the package.
+
+    Raises:
+        InvalidConfigError: it is to be on an accelerator that the cluster lacks.
     """
     readers = [plan for plan in models if plan.is_deployed and plan.needs_picture]
     if not readers:
@@ -174,25 +192,38 @@ def plan_text(args: TextToImageArgs, models: list[ModelPlan], gpu_gb: float) -> 
         folder = nano_folder(TEXT_TO_IMAGE)
         if folder is None:
             return None
-        source, needs_gb = str(folder), _NANO_VRAM_GB
-    num_gpus = args.num_gpus
-    if num_gpus is None:
-        num_gpus = gpu_share(needs_gb, gpu_gb) if gpu_gb else 0.0
+        source, needs_gb = str(folder), NANO_VRAM_GB
+    seat = choose_seat(needs_gb, gpus, strategy, args.accelerator, args.num_gpus)
     return TextPlan(
         source or get_settings().text_to_image,
-        num_gpus,
-        _cpus(args.num_cpus, num_gpus),
+        seat.share,
+        _cpus(args.num_cpus, seat.share),
         args.num_replicas,
+        seat.accelerators,
+        seat.gpus,
     )
 
 
-def gpu_share(needs_gb: float, gpu_gb: float) -> float:
-    """Return the share of a GPU that holds ``needs_gb``, rounded up to 1/100.
+def find_shortage(
+    plans: Sequence[ModelPlan], text: TextPlan | None, gpus: Sequence[GpuGroup]
+) -> dict[str, int]:
+    """Return how many of the replicas to start find no room on the GPUs, by name."""
+    tenants = [
+        Tenant(plan.name, Seat(plan.num_gpus, plan.gpus, plan.accelerators), plan.first_replicas)
+        for plan in plans
+        if plan.is_deployed
+    ]
+    if text is not None:
+        seat = Seat(text.num_gpus, text.gpus, text.accelerators)
+        tenants.append(Tenant(TEXT_TO_IMAGE, seat, text.num_replicas))
+    return pack(tenants, gpus).left
 
-    More than one GPU's memory gives whole GPUs.
-    """
-    share = math.ceil(100 * needs_gb / gpu_gb - 1e-9) / 100
-    return share if share <= 1 else float(math.ceil(share))
+
+def accelerator_options(accelerators: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a Ray actor that keep it on GPUs of these kinds."""
+    if len(accelerators) > 1:
+        return {"label_selector": {_ACCELERATOR_LABEL: f"in({', '.join(accelerators)})"}}
+    return {"accelerator_type": accelerators[0]} if accelerators else {}
 
 
 def _cpus(given: float | None, num_gpus: float) -> float:
@@ -201,17 +232,40 @@ def _cpus(given: float | None, num_gpus: float) -> float:
     return _CPU_OF_GPU_MODEL if num_gpus > 0 else _CPU_OF_CPU_MODEL
 
 
-def cluster_gpu_gb() -> float:
-    """Return the memory of the cluster's smallest GPU in GB (10^9 bytes); 0 without GPUs.
+def cluster_gpus(memory_gb: float | None = None) -> list[GpuGroup]:
+    """Return the cluster's GPUs by kind; none without any.
 
     Asks NVML on every node that has GPUs; call it from a driver or a task of the cluster.
+
+    Args:
+        memory_gb: of every GPU, as configured; None to ask.
 
     Raises:
         InvalidConfigError: Ray counts GPUs where no NVIDIA driver answers.
     """
     nodes = [node for node in list_nodes() if node["Alive"] and node["Resources"].get("GPU", 0) > 0]
-    if not nodes:
-        return 0.0
+    sizes = [memory_gb] * len(nodes) if memory_gb else _ask_sizes(nodes)
+    groups: dict[str | None, GpuGroup] = {}
+    for node, size in zip(nodes, sizes, strict=True):
+        label = node_accelerator(node["Resources"])
+        count = int(node["Resources"]["GPU"])
+        known = groups.get(label)
+        groups[label] = GpuGroup(
+            count + (known.count if known else 0),
+            label or "GPU",
+            min(size, known.memory_gb) if known else size,
+            label,
+        )
+    return list(groups.values())
+
+
+def node_accelerator(resources: Mapping[str, float]) -> str | None:
+    """Return the most exact accelerator type of a node (A100-80G before A100), if it has one."""
+    names = [name.removeprefix(_TYPE) for name in resources if name.startswith(_TYPE)]
+    return max(names, key=len, default=None)
+
+
+def _ask_sizes(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
     ask = ray.remote(num_cpus=0)(_node_gpu_bytes)
     asked = [
         ask.options(
@@ -225,7 +279,7 @@ def cluster_gpu_gb() -> float:
             "Ray counts GPUs on a node where no NVIDIA driver answers.",
             hint="Set args.gpu_memory_gb in serve_config.yaml.",
         )
-    return float(min(sizes)) / _BYTES_PER_GB
+    return [size / _BYTES_PER_GB for size in sizes]
 
 
 def _node_gpu_bytes() -> int:

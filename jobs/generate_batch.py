@@ -21,7 +21,7 @@ import ray
 import typer
 from tenacity import retry, stop_after_attempt
 
-from deployments.plan import cluster_gpu_gb
+from deployments.plan import cluster_gpus
 from deployments.process import import_modules
 from dream_cad.exceptions import DreamCadError
 from dream_cad.mesh.export import resolve_format
@@ -100,7 +100,7 @@ def main(
         if retry_failed:
             Manifest(storage).join(drop_failed=True)
         with connected():
-            planner = Planner(cluster_gpu_gb(), checkpoint, text_to_image, modules)
+            planner = Planner(cluster_gpus(), checkpoint, text_to_image, modules)
             counts = generate_batch(source, wishes, planner)
     except DreamCadError as error:
         _say(f"error: {error}")

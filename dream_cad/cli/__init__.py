@@ -15,7 +15,17 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from dream_cad import __version__
-from dream_cad.cli import doctor, generate, keys, licenses, models, pull, queue_control, remote
+from dream_cad.cli import (
+    doctor,
+    generate,
+    keys,
+    licenses,
+    models,
+    plan,
+    pull,
+    queue_control,
+    remote,
+)
 from dream_cad.cli.console import show_error
 from dream_cad.exceptions import DreamCadError, InvalidConfigError
 from dream_cad.log import configure_logging
@@ -39,6 +49,7 @@ app.command("cancel")(remote.cancel)
 app.command("models")(models.models)
 app.command("pull")(pull.pull)
 app.command("doctor")(doctor.doctor)
+app.command("plan")(plan.plan)
 app.add_typer(keys.app, name="keys")
 app.add_typer(queue_control.app, name="queue")
 app.add_typer(licenses.app, name="licenses")

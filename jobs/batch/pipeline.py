@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError, RayTaskError
 
+from deployments.plan import accelerator_options
 from dream_cad.exceptions import DreamCadError, GenerationError
 from jobs.batch.intake import ModelWork
 from jobs.batch.pools import Pools
@@ -60,6 +61,7 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
             num_gpus=setup.text_gpu_share,
             num_cpus=pools.model_cpus,
             compute=_pool(pools.text),
+            **accelerator_options(setup.text_accelerators),
         )
     rows = rows.map_batches(
         GenerateMeshes,
@@ -69,6 +71,7 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
         num_gpus=setup.gpu_share,
         num_cpus=pools.model_cpus,
         compute=_pool(pools.model),
+        **accelerator_options(setup.accelerators),
     ).map_batches(
         partial(_finish, setup),
         batch_size=None,

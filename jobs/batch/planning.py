@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from deployments.args import AppArgs, ModelArgs, TextToImageArgs
 from deployments.calls import list_nodes
-from deployments.plan import ModelPlan, TextPlan, plan_models, plan_text
+from deployments.plan import ModelPlan, TextPlan, node_accelerator, plan_models, plan_text
 from dream_cad.exceptions import InvalidConfigError
+from dream_cad.placement import GpuGroup
 from jobs.batch.intake import ModelWork
 from jobs.batch.pools import Node, Pools, size_pools
 from jobs.batch.stages import StageSetup
@@ -19,13 +21,13 @@ class Planner:
     """Plans models as rows name them.
 
     Attributes:
-        gpu_gb: memory of the cluster's smallest GPU; 0 without one.
+        gpus: the cluster's GPUs by kind; none without one.
         checkpoint: of all models; None for the setting.
         text_source: what the text stage loads; None for the choice by settings.
         modules: that register custom models.
     """
 
-    gpu_gb: float
+    gpus: Sequence[GpuGroup]
     checkpoint: str | None = None
     text_source: str | None = None
     modules: tuple[str, ...] = ()
@@ -42,7 +44,7 @@ class Planner:
             if not 0 < len(name) <= 64:
                 raise InvalidConfigError(f"{name[:80]!r} is not the name of a model.")
             models = [ModelArgs(name=name, checkpoint=self.checkpoint)]
-            self._plans[name] = plan_models(AppArgs(models=models), self.gpu_gb)[0]
+            self._plans[name] = plan_models(AppArgs(models=models), self.gpus)[0]
         return self._plans[name]
 
     def plan_text(self, name: str) -> TextPlan:
@@ -52,7 +54,7 @@ class Planner:
             InvalidConfigError: no text stage can be loaded.
         """
         wishes = TextToImageArgs(source=self.text_source)
-        plan = plan_text(wishes, [self.plan(name)], self.gpu_gb)
+        plan = plan_text(wishes, [self.plan(name)], self.gpus)
         if plan is None:
             raise InvalidConfigError(
                 f"{name} makes prompts into pictures first, and no text stage is installed.",
@@ -71,7 +73,13 @@ def plan_stages(
     """
     plan = planner.plan(name)
     text = planner.plan_text(name) if plan.needs_picture and work.prompts else None
-    pools = size_pools(cluster_nodes(), plan.num_gpus, text.num_gpus if text else None)
+    nodes = cluster_nodes()
+    pools = size_pools(
+        _usable(nodes, plan.accelerators),
+        plan.num_gpus,
+        text.num_gpus if text else None,
+        text_nodes=_usable(nodes, text.accelerators) if text else None,
+    )
     setup = StageSetup(
         storage=storage,
         tally=tally,
@@ -82,8 +90,10 @@ def plan_stages(
         text_names=plan.text_options,
         format=format,
         gpu_share=plan.num_gpus,
+        accelerators=plan.accelerators,
         text_source=text.source if text else None,
         text_gpu_share=text.num_gpus if text else 0.0,
+        text_accelerators=text.accelerators if text else (),
         is_alone=pools.model == 1,
     )
     return setup, pools
@@ -92,4 +102,11 @@ def plan_stages(
 def cluster_nodes() -> list[Node]:
     """Return the machines of the cluster that this process is connected to."""
     alive = [node["Resources"] for node in list_nodes() if node["Alive"]]
-    return [Node(found.get("CPU", 0.0), int(found.get("GPU", 0))) for found in alive]
+    return [
+        Node(found.get("CPU", 0.0), int(found.get("GPU", 0)), node_accelerator(found))
+        for found in alive
+    ]
+
+
+def _usable(nodes: Sequence[Node], accelerators: Sequence[str]) -> list[Node]:
+    return [node for node in nodes if not accelerators or node.accelerator in accelerators]

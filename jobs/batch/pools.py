@@ -17,6 +17,7 @@ class Node:
 
     cpus: float
     gpus: int = 0
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,19 @@ class Pools:
     finisher_cpus: float = _CPU_OF_FINISHER
 
 
-def size_pools(nodes: Sequence[Node], model_share: float, text_share: float | None) -> Pools:
+def size_pools(
+    nodes: Sequence[Node],
+    model_share: float,
+    text_share: float | None,
+    text_nodes: Sequence[Node] | None = None,
+) -> Pools:
     """Fill the cluster: every GPU with as many models (and text stages) as its memory holds.
 
     Args:
-        nodes: the machines.
+        nodes: the machines that the model may be on.
         model_share: GPUs of one model actor; 0 for a model that runs on CPUs.
         text_share: GPUs of one text stage; None where no row needs one.
+        text_nodes: the machines that the text stage may be on, if not the same.
 
     Raises:
         InvalidConfigError: the cluster cannot hold what is needed.
@@ -52,6 +59,8 @@ def size_pools(nodes: Sequence[Node], model_share: float, text_share: float | No
     if text_share is None:
         count = sum(_fitting(node.gpus, model_share) for node in nodes)
         return Pools(_at_least_one(count, model_share, 0.0), 0, 1.0)
+    if text_nodes is not None and list(text_nodes) != list(nodes):
+        return _on_other_nodes(nodes, text_nodes, model_share, text_share)
     pairs, models = 0, 0
     for node in nodes:
         node_pairs, node_models = _pairs(node.gpus, model_share, text_share)
@@ -82,6 +91,20 @@ def _pairs(gpus: int, model_share: float, text_share: float) -> tuple[int, int]:
     pairs = math.floor(1 / both + 1e-9)
     spare = math.floor((1 - pairs * both) / model_share + 1e-9)
     return gpus * pairs, gpus * (pairs + spare)
+
+
+def _on_other_nodes(
+    nodes: Sequence[Node], text_nodes: Sequence[Node], model_share: float, text_share: float
+) -> Pools:
+    """Put the text stage on machines that the model is not on; it may not be needed everywhere."""
+    apart = [node for node in text_nodes if node not in nodes]
+    models = sum(_fitting(node.gpus, model_share) for node in nodes)
+    texts = sum(_fitting(node.gpus, text_share) for node in apart)
+    if texts == 0:  # it may only be where the model is
+        pairs = [_pairs(node.gpus, model_share, text_share) for node in text_nodes]
+        texts = sum(pair[0] for pair in pairs)
+        models = sum(pair[1] for pair in pairs)
+    return Pools(_at_least_one(models if texts else 0, model_share, text_share), texts, 1.0)
 
 
 def _on_separate_gpus(nodes: Sequence[Node], model_share: float, text_share: float) -> int:

@@ -66,8 +66,10 @@ class StageSetup:
         text_names: options of the text stage, and its argument that each becomes.
         format: of the meshes.
         gpu_share: of a model actor.
+        accelerators: kinds of GPU that it may be on; none for any.
         text_source: what the text stage loads.
         text_gpu_share: of a text actor.
+        text_accelerators: kinds of GPU that it may be on.
         is_alone: whether one actor has the machine to itself.
     """
 
@@ -80,8 +82,10 @@ class StageSetup:
     text_names: dict[str, str]
     format: str
     gpu_share: float = 0.0
+    accelerators: tuple[str, ...] = ()
     text_source: str | None = None
     text_gpu_share: float = 0.0
+    text_accelerators: tuple[str, ...] = ()
     is_alone: bool = False
 
     def split(self, row: Row) -> SplitOptions:

@@ -12,9 +12,9 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.args import AppArgs
-from deployments.plan import gpu_share
 from dream_cad.models.built_in import BUILT_IN_CAPABILITIES
 from dream_cad.models.registry import ModelRegistry
+from dream_cad.placement import gpu_share
 
 ROOT = Path(__file__).parents[3]
 RAY_SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"

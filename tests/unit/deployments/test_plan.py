@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict
 from deployments import plan as plan_module
 from deployments.args import AppArgs, ModelArgs, TextToImageArgs
 from deployments.options import split_options
-from deployments.plan import gpu_share, plan_models, plan_text
+from deployments.plan import plan_models, plan_text
 from dream_cad.exceptions import ModelNotFoundError
 from dream_cad.models import availability, registry
 from dream_cad.models.base import Model3D, ModelCapabilities
 from dream_cad.models.factory import register_model
+from dream_cad.placement import gpu_share, seats, uniform
 
 
 class Options(BaseModel):
@@ -53,7 +54,7 @@ def test_shares_are_rounded_up_to_hundredths(needs_gb: float, gpu_gb: float, sha
 
 def test_a_model_without_gpu_needs_runs_on_the_cpu() -> None:
     register("cpu-model", 0.0)
-    plan = plan_models(AppArgs(models=[ModelArgs(name="cpu-model")]), gpu_gb=0.0)[0]
+    plan = plan_models(AppArgs(models=[ModelArgs(name="cpu-model")]), uniform(0.0))[0]
     assert plan.is_deployed
     assert plan.num_gpus == 0
     assert 0 < plan.num_cpus < 0.5
@@ -63,21 +64,21 @@ def test_gpu_shares_follow_from_memory_unless_given() -> None:
     register("small", 6.0)
     register("given", 6.0)
     models = [ModelArgs(name="small"), ModelArgs(name="given", num_gpus=0.5, num_cpus=2)]
-    small, given = plan_models(AppArgs(models=models), gpu_gb=24.0)[:2]
+    small, given = plan_models(AppArgs(models=models), uniform(24.0))[:2]
     assert (small.num_gpus, small.num_cpus) == (0.25, 1.0)
     assert (given.num_gpus, given.num_cpus) == (0.5, 2)
 
 
 def test_a_model_too_large_is_listed_with_the_reason() -> None:
     register("large", 40.0)
-    plan = plan_models(AppArgs(models=[ModelArgs(name="large")]), gpu_gb=24.0)[0]
+    plan = plan_models(AppArgs(models=[ModelArgs(name="large")]), uniform(24.0))[0]
     assert not plan.is_deployed
     assert "40 GB" in plan.reason
 
 
 def test_every_registered_model_is_listed_once() -> None:
     register("mine", 0.0)
-    plans = plan_models(AppArgs(models=[ModelArgs(name="mine")]), gpu_gb=0.0)
+    plans = plan_models(AppArgs(models=[ModelArgs(name="mine")]), uniform(0.0))
     names = [plan.name for plan in plans]
     assert names[0] == "mine"
     assert sorted(names) == sorted(registry.ModelRegistry().list_models())
@@ -86,40 +87,40 @@ def test_every_registered_model_is_listed_once() -> None:
 
 def test_an_unknown_model_stops_the_start() -> None:
     with pytest.raises(ModelNotFoundError):
-        plan_models(AppArgs(models=[ModelArgs(name="nobody")]), gpu_gb=0.0)
+        plan_models(AppArgs(models=[ModelArgs(name="nobody")]), uniform(0.0))
 
 
 def test_nano_is_pinned_where_there_is_no_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in (plan_module, availability):
+    for module in (plan_module, availability, seats):
         monkeypatch.setattr(module, "nano_folder", lambda name: tmp_path, raising=False)
     models = [ModelArgs(name="triposr", checkpoint="nano", options={"precision": "fp32"})]
-    plans = plan_models(AppArgs(models=models), gpu_gb=0.0)
+    plans = plan_models(AppArgs(models=models), uniform(0.0))
     assert plans[0].options == {"precision": "fp32", "checkpoint": "nano"}
     assert plans[0].needs_picture
-    text = plan_text(TextToImageArgs(), plans, gpu_gb=0.0)
+    text = plan_text(TextToImageArgs(), plans, uniform(0.0))
     assert text is not None
     assert (text.source, text.num_gpus) == (str(tmp_path), 0.0)
 
 
 def test_the_text_stage_at_full_size_takes_its_share() -> None:
     register("reader", 6.0, through_image=True)
-    plans = plan_models(AppArgs(models=[ModelArgs(name="reader")]), gpu_gb=80.0)
-    text = plan_text(TextToImageArgs(source="some/pipeline"), plans, gpu_gb=80.0)
+    plans = plan_models(AppArgs(models=[ModelArgs(name="reader")]), uniform(80.0))
+    text = plan_text(TextToImageArgs(source="some/pipeline"), plans, uniform(80.0))
     assert text is not None
     assert (text.source, text.num_gpus) == ("some/pipeline", 0.1)
 
 
 def test_no_reader_no_text_stage() -> None:
     register("writer", 0.0)
-    plans = plan_models(AppArgs(models=[ModelArgs(name="writer")]), gpu_gb=0.0)
-    assert plan_text(TextToImageArgs(), plans, gpu_gb=0.0) is None
+    plans = plan_models(AppArgs(models=[ModelArgs(name="writer")]), uniform(0.0))
+    assert plan_text(TextToImageArgs(), plans, uniform(0.0)) is None
 
 
 def test_options_go_to_the_stage_that_reads_them() -> None:
     register("mine", 0.0)
-    (plan, *_) = plan_models(AppArgs(models=[ModelArgs(name="mine")]), gpu_gb=0.0)
+    (plan, *_) = plan_models(AppArgs(models=[ModelArgs(name="mine")]), uniform(0.0))
     assert plan.finish_options == {"min_component"}  # target_faces is the model's own
     options = {"seed": 3, "guidance_scale": 2.0, "target_faces": 100, "min_component": 0.1}
     split = split_options(options, plan.finish_options, plan.text_options)

@@ -40,7 +40,7 @@ def own_model(clean_registry: None) -> None:
 
 
 def check(**values: Any) -> Row | BadRow:
-    return RowChecker(Planner(0.0).plan, "own", "/input").check(Record(0, values))
+    return RowChecker(Planner([]).plan, "own", "/input").check(Record(0, values))
 
 
 def good(**values: Any) -> Row:
@@ -102,7 +102,7 @@ def test_bad_rows_say_why(values: dict[str, Any], said: str) -> None:
 
 def take(folder: Path, *rows: dict[str, Any], max_part_rows: int = 64, **more: Any) -> Work:
     records = [Record(index, values) for index, values in enumerate(rows)]
-    checker = RowChecker(Planner(0.0).plan, "own", ".")
+    checker = RowChecker(Planner([]).plan, "own", ".")
     storage = Storage(str(folder))
     return take_in(records, checker, storage, max_part_rows=max_part_rows, **more)
 
