@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.reference import mvdream_meshes as meshes
 from tests.reference import mvdream_networks as networks
 from tests.reference.cases import Case
 
@@ -19,4 +20,8 @@ STAGES: dict[str, Callable[[Case], dict[str, Any]]] = {
     "lgm_preprocess": networks.lgm_preprocess,
     "lgm_unet": networks.lgm_unet,
     "gaussians": networks.gaussians,
+    "export": meshes.export,
+    "mesh": meshes.mesh_stage,
+    "texture": meshes.texture,
+    "end_to_end": meshes.end_to_end,
 }
