@@ -156,6 +156,7 @@ class MeshFinisher:
         if picture is not None:
             files[PICTURE_FILE] = _png(picture.pixels)
         clock.lap("preview_s")
+        files |= result.files
         files[RECEIPT_FILE] = json.dumps(receipt, indent=1, default=str).encode()
         self._artifacts.publish(request.key, files)
         clock.lap("publish_s")

@@ -59,6 +59,7 @@ class GenerationResult:
             SHA-256, and with DREAM_CAD_PROFILE the seconds of each stage.
         generation_time: seconds from call to result.
         model_name: the model that made it.
+        files: what else came about, by file name: ``views.png``, ``splats.ply``.
     """
 
     vertices: NDArray[np.float32]
@@ -70,6 +71,7 @@ class GenerationResult:
     metadata: dict[str, Any] = field(default_factory=dict)
     generation_time: float = 0.0
     model_name: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def to_mesh(self) -> MeshData:
         """Return the mesh record that dream_cad.mesh works on (arrays are shared, not copied)."""

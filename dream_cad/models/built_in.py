@@ -11,6 +11,7 @@ BUILT_IN_CAPABILITIES: dict[str, ModelCapabilities] = {
         min_vram_gb=16.0,
         recommended_vram_gb=20.0,
         supports_image_to_3d=False,
+        has_uv_unwrapping=True,
         typical_generation_time="10-60 s",
         max_resolution=256,
         license_type="CreativeML Open RAIL-M",
@@ -54,6 +55,7 @@ BUILT_IN_CAPABILITIES: dict[str, ModelCapabilities] = {
 
 # Imported when a model is created, so that naming the models costs nothing.
 BUILT_IN_IMPLEMENTATIONS: dict[str, str] = {
+    "mvdream": "dream_cad.models.mvdream:MVDream",
     "triposr": "dream_cad.models.triposr:TripoSR",
     "hunyuan3d-mini": "dream_cad.models.hunyuan3d_mini:Hunyuan3DMini",
 }

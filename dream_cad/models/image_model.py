@@ -6,7 +6,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
 
@@ -64,10 +64,12 @@ class GeneratedMesh:
     Attributes:
         mesh: glTF frame, centred unit cube.
         facts: for the result's metadata; ``options`` holds the options as they were used.
+        files: what else came about, by file name.
     """
 
     mesh: MeshData
     facts: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class ImageModel(Model3D, Generic[PipelineType, OptionsType]):
@@ -280,6 +282,7 @@ class ImageModel(Model3D, Generic[PipelineType, OptionsType]):
             texture=mesh.texture,
             materials=mesh.materials,
             metadata=metadata,
+            files=dict(made.files),
             generation_time=time.perf_counter() - started,
             model_name=self.name,
         )

@@ -145,7 +145,7 @@ class Kernels:
         slope = 2 * ((a[:, 0, 2] * x)[:, :, None] + (a[:, 1, 2] * y)[:, None])
         power = plane[..., None] + (a[:, 2, 2] * z * z)[:, None, None]
         power.addcmul_(slope[..., None], z[:, None, None])
-        terms = F.threshold_(power.exp_(), self._least, 0.0)
+        terms: Tensor = F.threshold(power.exp_(), self._least, 0.0, inplace=True)
         return terms.mul_(self.opacities[boxes.rows][:, None, None, None])
 
     def terms_at(self, rows: Tensor, points: Tensor) -> Tensor:
@@ -153,4 +153,5 @@ class Kernels:
         offset = points - self.positions[rows]
         turned = torch.bmm(self._precision[rows], offset[:, :, None])[:, :, 0]
         power = (turned * offset).sum(dim=1)
-        return F.threshold_(power.exp_(), self._least, 0.0).mul_(self.opacities[rows])
+        terms: Tensor = F.threshold(power.exp_(), self._least, 0.0, inplace=True)
+        return terms.mul_(self.opacities[rows])

@@ -190,7 +190,7 @@ class SplatColors:
         if len(far):
             nearest = cKDTree(self._positions).query(points[far])[1]
             colors[far] = self._colors.numpy()[nearest, :3]
-        return colors
+        return np.asarray(colors, dtype=np.float32)
 
     def _sum(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (P, 4): weighted colours and weights; pairs are found through cells."""

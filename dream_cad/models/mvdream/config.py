@@ -137,7 +137,6 @@ class MVDreamConfig:
                 context_dim=48,
             ),
             text=TextConfig(
-                vocab_size=600,
                 hidden_size=48,
                 intermediate_size=192,
                 num_hidden_layers=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,7 +118,9 @@ def sample_latents(
     Raises:
         GenerationError: latents became NaN or infinite; names the step.
     """
-    scheduler.set_timesteps(steps, device=noise.device)
+    with warnings.catch_warnings():  # diffusers copies tensors in a way that numpy 2 warns about
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scheduler.set_timesteps(steps, device=noise.device)
     latents: Tensor = noise * scheduler.init_noise_sigma
     total = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps, 1):
