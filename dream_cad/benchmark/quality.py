@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,11 @@ from dream_cad.benchmark.aspects.game_ready import (
     advise_lods,
     score_game_readiness,
 )
-from dream_cad.benchmark.aspects.intersections import find_intersections, score_intersections
+from dream_cad.benchmark.aspects.intersections import (
+    Intersections,
+    find_intersections,
+    score_intersections,
+)
 from dream_cad.benchmark.aspects.printing import (
     Printability,
     measure_printability,
@@ -50,6 +55,7 @@ from dream_cad.mesh.data import MeshData
 # What makes a mesh unusable elsewhere; with fragments, what the overall score never exceeds.
 CRITICAL = ("mesh_validity_score", "mesh_manifold_score", "mesh_watertight_score")
 BOUNDING = (*CRITICAL, "component_score")
+_THREADS = 2  # beside the caller's; more would only add to the memory
 OVERALL_WEIGHTS = {
     "mesh_validity_score": 2.0,
     "mesh_manifold_score": 2.0,
@@ -168,11 +174,16 @@ class QualityAssessor:
     def _assess(self, raw: RawMesh) -> QualityMetrics:
         mesh = weld(raw.vertices, raw.faces)
         edges = edge_table(mesh.faces)
-        topology, shape = measure_topology(mesh, edges), measure_shape(mesh, edges)
-        thickness = measure_thickness(mesh)
-        uv = None if raw.uv is None else measure_uv(mesh, raw.uv, raw.faces)
+        _ = mesh.normals, mesh.is_flat  # before the threads, which would each work them out
+        with ThreadPoolExecutor(_THREADS) as pool:  # numpy lets go of the interpreter's lock
+            crossing = pool.submit(find_intersections, mesh)
+            layout = None if raw.uv is None else pool.submit(measure_uv, mesh, raw.uv, raw.faces)
+            walls = pool.submit(measure_thickness, mesh)
+            topology, shape = measure_topology(mesh, edges), measure_shape(mesh, edges)
+            thickness, intersections = walls.result(), crossing.result()
+            uv = None if layout is None else layout.result()
         textures = measure_textures(mesh, raw.texture, raw.maps, _face_colors(raw, mesh))
-        scores = _geometry_scores(mesh, topology, shape)
+        scores = _geometry_scores(mesh, topology, shape, intersections)
         scores["thickness_score"] = score_thickness(thickness)
         scores["uv_score"], scores["texture_score"] = score_uv(uv), score_textures(textures)
         printed = measure_printability(mesh, thickness, is_watertight=topology.is_watertight)
@@ -218,7 +229,10 @@ def mesh_quality(mesh: MeshData) -> float:
     welded = weld(mesh.vertices, mesh.faces)
     edges = edge_table(welded.faces)
     topology, shape = measure_topology(welded, edges), measure_shape(welded, edges)
-    return overall_score(_geometry_scores(welded, topology, shape)).value / 100
+    return (
+        overall_score(_geometry_scores(welded, topology, shape, find_intersections(welded))).value
+        / 100
+    )
 
 
 def uv_overlap(mesh: MeshData) -> float:
@@ -239,12 +253,14 @@ def overall_score(scores: dict[str, Score]) -> Score:
     return Score(mean, f"Weakest part {weakest} ({values[weakest]:.0f}): {scores[weakest].reason}")
 
 
-def _geometry_scores(mesh: WeldedMesh, topology: Topology, shape: Shape) -> dict[str, Score]:
+def _geometry_scores(
+    mesh: WeldedMesh, topology: Topology, shape: Shape, intersections: Intersections
+) -> dict[str, Score]:
     return {
         "mesh_validity_score": score_validity(mesh),
         "mesh_manifold_score": score_manifold(topology, len(mesh.vertices)),
         "mesh_watertight_score": score_watertight(topology),
-        "self_intersection_score": score_intersections(find_intersections(mesh)),
+        "self_intersection_score": score_intersections(intersections),
         "component_score": score_components(topology),
         "smoothness_score": score_smoothness(shape),
         "triangle_quality_score": score_triangles(shape, len(mesh.faces)),

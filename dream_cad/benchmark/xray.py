@@ -6,6 +6,7 @@ irrational part of a cell, so that they hit neither vertices nor edges of regula
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,25 +46,40 @@ def cross_rays(corners: Floats, axis: int, low: Floats, side: float, grid: int) 
         side: its length.
         grid: rays a side.
     """
+    depth = corners[:, :, axis].T
+    rays, positions, faces = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
+    for ray, face, weights in _hits(corners, axis, low, side, grid):
+        rays.append(ray)
+        positions.append((weights * depth[:, face]).sum(axis=0) / weights.sum(axis=0))
+        faces.append(face)
+    ray, position = np.concatenate(rays), np.concatenate(positions)
+    order = np.lexsort((position, ray))
+    return Crossings(ray[order], position[order], np.concatenate(faces)[order], grid)
+
+
+def count_crossings(corners: Floats, axis: int, low: Floats, side: float, grid: int) -> Ints:
+    """Return (grid * grid,) how many faces each ray of ``cross_rays`` meets."""
+    count = np.zeros(grid * grid, dtype=np.int64)
+    for ray, _, _ in _hits(corners, axis, low, side, grid):
+        np.add.at(count, ray, 1)
+    return count
+
+
+def _hits(
+    corners: Floats, axis: int, low: Floats, side: float, grid: int
+) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Yield batches of rays (N,), faces (N,) and weights of the corners (3, N), not normalised."""
     u, v = (axis + 1) % 3, (axis + 2) % 3
     flat = (corners[:, :, [u, v]] - low[[u, v]]) * (grid / side) - np.array(_OFFSET)
-    depth = corners[:, :, axis]
-    first, last = np.ceil(flat.min(axis=1)), np.floor(flat.max(axis=1))
-    first = np.clip(first, 0, grid).astype(np.int64)
-    size = np.maximum(np.clip(last, -1, grid - 1).astype(np.int64) - first + 1, 0)
-    rays, positions, faces = [], [], []
+    first = np.clip(np.ceil(flat.min(axis=1)), 0, grid)
+    last = np.clip(np.floor(flat.max(axis=1)), -1, grid - 1)
+    size = np.maximum(last - first + 1, 0).astype(np.int64)
+    shadow = _shadows(flat - first[:, None])
+    size[shadow.is_line] = 0  # seen edge on
+    start = first[:, 1] * grid + first[:, 0]
     for part in batches(size.prod(axis=1), _BATCH):
-        face, column, row = _cells(part, first, size)
-        weights, is_inside = _weights(flat[face], column, row)
-        face, weights = face[is_inside], weights[is_inside]
-        rays.append(row[is_inside] * grid + column[is_inside])
-        positions.append(np.einsum("nk,nk->n", weights, depth[face]))
-        faces.append(face)
-    ray = np.concatenate([*rays, np.zeros(0, dtype=np.int64)])
-    position = np.concatenate([*positions, np.zeros(0)])
-    order = np.lexsort((position, ray))
-    joined = np.concatenate([*faces, np.zeros(0, dtype=np.int64)])
-    return Crossings(ray[order], position[order], joined[order], grid)
+        face, column, row, weights = _inside(shadow, part, size)
+        yield (start[face] + row * grid + column).astype(np.int64), face, weights
 
 
 def occupancy(corners: Floats, low: Floats, side: float, grid: int) -> NDArray[np.bool_]:
@@ -84,19 +100,51 @@ def occupancy(corners: Floats, low: Floats, side: float, grid: int) -> NDArray[n
     return cells
 
 
-def _cells(part: slice, first: Ints, size: Ints) -> tuple[Ints, Ints, Ints]:
+@dataclass(frozen=True)
+class _Shadows:
+    """Triangles seen along an axis, each from the first cell of its bounding box.
+
+    The weight of corner k at (x, y) is ``(constant + x along + y across)[k]``, not negative inside;
+    the three add up to twice the area of the shadow.
+
+    Attributes:
+        constant, along, across: (3, F) float64.
+        is_line: (F,) bool, whether the shadow has no area.
+    """
+
+    constant: Floats
+    along: Floats
+    across: Floats
+    is_line: NDArray[np.bool_]
+
+
+def _shadows(corners: Floats) -> _Shadows:
+    """Return the weights' coefficients of (F, 3, 2) corners."""
+    x, y = corners[..., 0].T, corners[..., 1].T
+    following, last = [1, 2, 0], [2, 0, 1]
+    constant = x[following] * y[last] - y[following] * x[last]
+    along, across = y[following] - y[last], x[last] - x[following]
+    total = constant.sum(axis=0)
+    sign = np.where(total < 0, -1.0, 1.0)
+    return _Shadows(constant * sign, along * sign, across * sign, total == 0)
+
+
+def _inside(shadow: _Shadows, part: slice, size: Ints) -> tuple[Ints, Floats, Floats, Floats]:
+    """Return the grid points inside triangles: face (N,), column, row (N,) and weights (3, N).
+
+    Points outside one side are dropped before the next is looked at.
+    """
     count = size[part].prod(axis=1)
     face = np.repeat(np.arange(part.start, part.stop), count)
-    slot = count_up(count)
-    width = size[face, 0]
-    return face, first[face, 0] + slot % width, first[face, 1] + slot // width
-
-
-def _weights(flat: Floats, column: Ints, row: Ints) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return barycentric weights (N, 3) of grid points in triangles (N, 3, 2), and which hold."""
-    offset = flat - np.stack([column, row], axis=1)[:, None].astype(np.float64)
-    following = np.roll(offset, -1, axis=1)
-    cross = offset[..., 0] * following[..., 1] - offset[..., 1] * following[..., 0]
-    total = cross.sum(axis=1, keepdims=True)
-    weights = np.divide(cross, total, out=np.full_like(cross, -1.0), where=total != 0)
-    return np.roll(weights, -1, axis=1), (weights >= 0).all(axis=1)
+    slot, width = count_up(count).astype(np.float64), size[face, 0]
+    row = np.floor((slot + 0.5) / width)  # exact for boxes of less than 2^51 cells
+    column = slot - row * width
+    found: list[Floats] = []
+    for k in range(3):
+        weight = shadow.constant[k, face]
+        weight += column * shadow.along[k, face]
+        weight += row * shadow.across[k, face]
+        keep = np.flatnonzero(weight >= 0)
+        face, column, row = face[keep], column[keep], row[keep]
+        found = [*(former[keep] for former in found), weight[keep]]
+    return face, column, row, np.stack(found)

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dream_cad.benchmark.scores import PERFECT, Score, decay, geometric_mean
 from dream_cad.benchmark.welded import Floats, Ints, WeldedMesh
-from dream_cad.benchmark.xray import cross_rays
+from dream_cad.benchmark.xray import count_crossings, cross_rays
 from dream_cad.mesh.normals import position_groups
 
 GRID = 1536
@@ -90,8 +90,7 @@ def coverage_and_overlap(corners: Floats, grid: int = GRID) -> tuple[float, floa
         corners: (F, 3, 2) float64.
         grid: sample points a side.
     """
-    hits = cross_rays(_lift(corners), 2, np.zeros(3), 1.0, grid)
-    count = np.bincount(hits.ray, minlength=grid * grid)
+    count = count_crossings(_lift(corners), 2, np.zeros(3), 1.0, grid)
     covered = int((count > 0).sum())
     return covered / grid**2, float((count > 1).sum()) / covered if covered else 0.0
 
