@@ -25,7 +25,7 @@ from benchmarks.environment import describe_machine
 from benchmarks.suite.cluster import run_cases
 from benchmarks.suite.store import PassStore
 from benchmarks.suite.worker import WorkerSetup
-from deployments.plan import ModelPlan, cluster_gpu_gb
+from deployments.plan import ModelPlan, cluster_gpus
 from deployments.process import import_modules
 from dream_cad.benchmark.comparison import comparison_page
 from dream_cad.benchmark.gate import baseline_path, check_baseline, write_baseline
@@ -166,7 +166,7 @@ def _gate(records: list[CaseRecord], wishes: Wishes) -> bool:
 
 
 def _plans(wishes: Wishes) -> list[ModelPlan]:
-    planner = Planner(cluster_gpu_gb(), wishes.checkpoint, None, wishes.modules)
+    planner = Planner(cluster_gpus(), wishes.checkpoint, None, wishes.modules)
     plans = [planner.plan(name) for name in wishes.models]
     for plan in plans:
         if not plan.is_deployed:
