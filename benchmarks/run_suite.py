@@ -8,8 +8,8 @@ names, or this machine. Called again with the same ``--name`` it does what is st
 from __future__ import annotations
 
 import argparse
-import logging
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class Wishes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return 0 when done, 1 on a failure of the pass itself, 3 on a regression."""
     wishes = _parse(arguments)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     try:
         import_modules(wishes.modules)
         for name in wishes.models:  # told before anything is started
@@ -183,7 +183,13 @@ def _run_model(
     total: int,
 ) -> None:
     setup = WorkerSetup(plan.name, plan.options, wishes.modules, wishes.runs, wishes.clip)
-    found = run_cases(setup, cases, num_gpus=plan.num_gpus, workers=wishes.workers)
+    found = run_cases(
+        setup,
+        cases,
+        num_gpus=plan.num_gpus,
+        accelerators=plan.accelerators,
+        workers=wishes.workers,
+    )
     with _progress() as bar:
         task = bar.add_task(plan.name, total=total, completed=total - len(cases))
         for count, (case, outcome) in enumerate(found, total - len(cases) + 1):

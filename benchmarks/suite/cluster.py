@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from benchmarks.suite.worker import Outcome, SuiteWorker, WorkerSetup
+from deployments.plan import accelerator_options
 from dream_cad.benchmark.results import BenchmarkResult
 from dream_cad.benchmark.suites import SuiteCase
 from jobs.batch.planning import cluster_nodes
@@ -19,7 +20,12 @@ CPUS = 2.0  # of a worker without a GPU
 
 
 def run_cases(
-    setup: WorkerSetup, cases: Sequence[SuiteCase], *, num_gpus: float, workers: int | None = None
+    setup: WorkerSetup,
+    cases: Sequence[SuiteCase],
+    *,
+    num_gpus: float,
+    accelerators: Sequence[str] = (),
+    workers: int | None = None,
 ) -> Iterator[tuple[SuiteCase, Outcome]]:
     """Run the cases on as many workers as fit, each alone on its GPUs or CPUs; yield as they end.
 
@@ -27,12 +33,14 @@ def run_cases(
         setup: of every worker.
         cases: in the order in which they begin.
         num_gpus: what the model needs; it gets whole GPUs, so that nothing else is measured.
+        accelerators: Ray's labels of the GPUs that it may be on; none for any.
         workers: at most so many.
     """
     needs = _needs(num_gpus)
-    room = max(1, sum(_fitting(node.cpus, node.gpus, needs) for node in cluster_nodes()))
+    nodes = [n for n in cluster_nodes() if not accelerators or n.accelerator in accelerators]
+    room = max(1, sum(_fitting(node.cpus, node.gpus, needs) for node in nodes))
     count = min(room, len(cases), workers or room)
-    make = ray.remote(SuiteWorker).options(**needs)
+    make = ray.remote(SuiteWorker).options(**needs, **accelerator_options(tuple(accelerators)))
     waiting = deque(cases)
     busy: dict[Any, tuple[Any, SuiteCase]] = {}
 
