@@ -9,12 +9,15 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.failures import CLUSTER_ERRORS, is_cluster_trouble, root_cause
+from deployments.grouping import Grouping
+from deployments.http.detached import Detached
 from deployments.messages import JobView, ModelInfo
 from dream_cad.exceptions import DreamCadError, ServiceUnavailableError
 from dream_cad.queue import GenerationJob, JobFilter
 
 _PATIENCE_S = 45.0
 _PAUSE_S = 0.25
+_MOST_TOGETHER = 256
 
 
 class RouterClient:
@@ -26,11 +29,17 @@ class RouterClient:
     def __init__(self, handle: DeploymentHandle[Any], patience_s: float = _PATIENCE_S) -> None:
         self._handle = handle
         self._patience_s = patience_s
+        self._submit: Grouping[GenerationJob, JobView] = Grouping(
+            self._submit_many, _MOST_TOGETHER, Detached().start
+        )
 
     async def submit(self, job: GenerationJob) -> JobView:
-        """See Router.submit."""
-        view: JobView = await self._call("submit", job)
-        return view
+        """Add a job, together with others that come at the same time; see Router.submit_many."""
+        return await self._submit(job)
+
+    async def _submit_many(self, jobs: list[GenerationJob]) -> list[JobView | Exception]:
+        outcomes: list[JobView | Exception] = await self._call("submit_many", jobs)
+        return outcomes
 
     async def get(self, job_id: str) -> JobView:
         """See Router.get."""

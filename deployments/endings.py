@@ -56,7 +56,7 @@ def record_outcome(
     """
     token = job.lease_token or ""
 
-    def record() -> None:
+    def record() -> JobStatus:
         if isinstance(outcome, Finished):
             queue.complete(
                 job.id,
@@ -66,19 +66,19 @@ def record_outcome(
                 gpu_seconds=gpu_seconds,
                 peak_memory_bytes=peak_memory_bytes,
             )
-        elif outcome.is_cancelled:
+            return JobStatus.COMPLETED
+        if outcome.is_cancelled:
             queue.confirm_cancelled(job.id, token, gpu_seconds=gpu_seconds)
-        elif outcome.is_retryable:
-            queue.retry(
-                job.id,
-                token,
-                outcome.problem,
-                backoff_s * job.attempts,
-                gpu_seconds=gpu_seconds,
-            )
-        else:
+            return JobStatus.CANCELLED
+        if not outcome.is_retryable:
             queue.fail(job.id, token, outcome.problem, gpu_seconds=gpu_seconds)
+            return JobStatus.FAILED
+        return queue.retry(
+            job.id, token, outcome.problem, backoff_s * job.attempts, gpu_seconds=gpu_seconds
+        )
 
+    if job.policy.get("webhook") is None:
+        return record()
     return _ended(queue, job.id, record)
 
 

@@ -47,6 +47,7 @@ class Lane:
         database: the queue's thread.
         metrics: what is counted.
         look_ahead: jobs prepared beyond the free slots.
+        is_shared: other routers add jobs too, of which this lane hears a moment late.
         charge: whether this router dispatches.
         router_id: told to the replicas, so that they drop an earlier router's work.
         find_site: the lane of another model.
@@ -61,6 +62,7 @@ class Lane:
         metrics: RouterMetrics,
         *,
         look_ahead: int,
+        is_shared: bool,
         charge: Charge,
         router_id: str,
         find_site: Callable[[str], Site | None],
@@ -75,15 +77,21 @@ class Lane:
         self._database = database
         self._metrics = metrics
         self._look_ahead = look_ahead
+        self._is_shared = is_shared
         self._charge = charge
         self._replicas = Replicas(stages.model, stages.text, router_id)
         self._find_site = find_site
         self._on_change = on_change
         self._wake = asyncio.Event()
+        self._ceiling = _HIGHEST
+        self._wakes = 0
+        self._releases = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def wake(self) -> None:
-        """Look at the queue now."""
+    def wake(self, job: GenerationJob | None = None) -> None:
+        """Look at the queue now: for a job that has come, or for whatever may have changed."""
+        self._ceiling = max(self._ceiling, _HIGHEST if job is None else _level_of(job))
+        self._wakes += 1
         self._wake.set()
 
     def eta_s(self, position: int) -> float | None:
@@ -122,6 +130,7 @@ class Lane:
             job = await self._claim(self._needed_level())
             if job is None:
                 await self._rest(_IDLE_S)
+                self._ceiling = _HIGHEST if not self._wake.is_set() else self._ceiling
             else:
                 self._start(job, is_reserved=False)
 
@@ -269,8 +278,15 @@ class Lane:
         return [run for run in self.runs.values() if run.needs_slot and not run.is_reserved]
 
     async def _claim(self, level: int) -> GenerationJob | None:
-        if level > _HIGHEST or not self._charge.is_held:
+        """Claim the best job of at least ``level``.
+
+        The database is not asked where the last answer still holds: a claim takes the best there
+        is, so above it there is nothing until this lane is woken.
+        """
+        self._note_releases()
+        if level > self._ceiling or not self._charge.is_held:
             return None
+        wakes = self._wakes
         try:
             job: GenerationJob | None = await self._database(
                 self._database.queue.get_next_job,
@@ -281,6 +297,8 @@ class Lane:
         except StorageError as error:
             logger.error("no job can be claimed: %s", error)
             return None
+        if wakes == self._wakes and not self._is_shared:
+            self._ceiling = level - 1 if job is None else _level_of(job)
         if job is not None:
             logger.info(
                 "job running",
@@ -288,6 +306,13 @@ class Lane:
             )
             self._on_change(job.id)
         return job
+
+    def _note_releases(self) -> None:
+        """Jobs that waited for another one to end may stand in any line now."""
+        releases = self._database.queue.releases
+        if releases != self._releases:
+            self._releases = releases
+            self.wake()
 
     async def _work(self, run: JobRun) -> None:
         job_id = run.job.id
@@ -334,6 +359,8 @@ class Lane:
             peak_memory_bytes=usage.peak_memory_bytes,
             backoff_s=self.stages.backoff_s,
         )
+        if not status.is_final:
+            self.wake(job)
         problem = outcome.problem if isinstance(outcome, Failed) else {}
         self._metrics.ended(self.plan.name, status.value, usage.timings, problem)
         logger.info(
@@ -356,3 +383,7 @@ class Lane:
     def _changed(self, job_id: str) -> None:
         self._wake.set()
         self._on_change(job_id)
+
+
+def _level_of(job: GenerationJob) -> int:
+    return job.priority.value if job.level is None else job.level

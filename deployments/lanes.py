@@ -78,6 +78,7 @@ def open_lanes(
             database,
             metrics,
             look_ahead=args.queue.look_ahead,
+            is_shared=args.queue.routers > 1,
             charge=charge,
             router_id=router_id,
             find_site=lanes.get,

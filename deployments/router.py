@@ -11,13 +11,15 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.accepting import POSITION_LIMIT, Accepted, accept_all
 from deployments.args import AppArgs
 from deployments.calls import list_nodes
 from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
 from deployments.demand import DemandTeller
-from deployments.endings import announce, cancel
+from deployments.endings import cancel
 from deployments.gateway_desk import GatewayDesk
+from deployments.grouping import Grouping
 from deployments.jobrun import JobRun
 from deployments.lanes import open_lanes
 from deployments.messages import JobView, ModelInfo
@@ -42,6 +44,7 @@ from dream_cad.queue.jobs import new_job_id
 logger = logging.getLogger(__name__)
 
 _OWNERSHIP_TIMEOUT_S = 60.0
+_MOST_TOGETHER = 256
 _LICENSE_PROBLEM = "license-not-accepted"
 
 
@@ -77,6 +80,7 @@ class Router(GatewayDesk):
         self._thread = DatabaseThread(lambda: self._open(database_url))
         await self._thread.open()
         self._queue = self._thread.queue
+        self._accept: Grouping[GenerationJob, Accepted] = Grouping(self._accept_all, _MOST_TOGETHER)
         self._watchers = Watchers()
         self._metrics = RouterMetrics()
         router_id = new_job_id()
@@ -145,44 +149,40 @@ class Router(GatewayDesk):
         key = self._queue.keys.get(owner)
         return None if key is None else key.webhook_secret
 
-    async def submit(self, job: GenerationJob) -> JobView:
-        """Add a job; adding the same id again gives the job that is there.
+    async def submit_many(self, jobs: list[GenerationJob]) -> list[JobView | Exception]:
+        """Add unrelated jobs; adding the same id again gives the job that is there.
 
         A job whose result is known already (same ``cache_key``) is completed at once.
 
-        Raises:
-            QueueFullError: with ``retry_after_s`` in its details.
-            IdempotencyConflictError: the key was used for another request.
-            ModelUnavailableError: the model's licence has not been accepted.
-            StorageError: the job could not be made durable.
+        Returns:
+            For each the job, or QueueFullError with ``retry_after_s`` in its details,
+            IdempotencyConflictError where the key was used for another request,
+            ModelUnavailableError where the model's licence has not been accepted, or StorageError
+            where it could not be made durable.
         """
+        return await asyncio.gather(*map(self._outcome, jobs))
+
+    async def _outcome(self, job: GenerationJob) -> JobView | Exception:
+        try:
+            return await self._submit(job)
+        except Exception as error:  # noqa: BLE001 - one job's trouble is not the others'
+            return error
+
+    async def _submit(self, job: GenerationJob) -> JobView:
         self._require_license(job)
         try:
-            job_id = await self._add(job)
+            accepted = await self._accept(job)
         except QueueFullError as error:
             error.details["retry_after_s"] = self._retry_after_s(job.model_name)
             raise
-        if (lane := self._lanes.get(job.model_name)) is not None:
-            lane.wake()
-        return await self.get(job_id)
+        lane = self._lanes.get(accepted.job.model_name)
+        if lane is not None:
+            lane.wake(accepted.job)
+        return self._view_at(accepted.job, accepted.position)
 
-    async def _add(self, job: GenerationJob) -> str:
-        # A gateway that lost the answer of a router asks again: the id tells.
-        if await self._database(self._queue.get_job, job.id) is not None:
-            return job.id
-        if job.cache_key is not None and job.policy.get("use_cache", True):
-            source = await self._database(self._queue.find_cached, job.cache_key)
-            if source is not None:
-                return str(await self._database(self._add_cached, job, source))
-        key = await self._database(self._queue.keys.get, job.owner) if job.owner else None
-        return await self._thread.add(job, None if key is None else key.max_pending)
-
-    def _add_cached(self, job: GenerationJob, source: GenerationJob) -> str:
-        with self._queue.grouped():
-            job_id = self._queue.add_cached(job, source)
-            if (added := self._queue.get_job(job_id)) is not None:
-                announce(self._queue, added)
-        return job_id
+    async def _accept_all(self, jobs: list[GenerationJob]) -> list[Accepted | Exception]:
+        outcomes: list[Accepted | Exception] = await self._database(accept_all, self._queue, jobs)
+        return outcomes
 
     def _require_license(self, job: GenerationJob) -> None:
         lane = self._lanes.get(job.model_name)
@@ -198,10 +198,13 @@ class Router(GatewayDesk):
         Raises:
             JobNotFoundError: no such job.
         """
-        job = await self._database(self._queue.get_job, job_id)
+        return await self._view(await self._job(job_id))
+
+    async def _job(self, job_id: str) -> GenerationJob:
+        job: GenerationJob | None = await self._database(self._queue.get_job, job_id)
         if job is None:
             raise JobNotFoundError(f"There is no job {job_id!r}.", hint="Check the id.")
-        return await self._view(job)
+        return job
 
     async def list_jobs(
         self, wanted: JobFilter, cursor: str | None, limit: int
@@ -228,10 +231,12 @@ class Router(GatewayDesk):
         with self._watching(job_id) as changed:
             while True:
                 changed.clear()
-                view = await self.get(job_id)
                 left = deadline - time.monotonic()
-                if view.job.status.is_final or left <= 0:
-                    return view
+                # While it is at work here its progress is no news: the database need not be asked.
+                if self._find_run(job_id) is None or left <= 0:
+                    job = await self._job(job_id)
+                    if job.status.is_final or left <= 0:
+                        return await self._view(job)
                 await wait_for(changed, min(left, 1.0))
 
     async def cluster(self) -> dict[str, Any]:
@@ -271,7 +276,12 @@ class Router(GatewayDesk):
     async def _view(self, job: GenerationJob) -> JobView:
         if job.status is not JobStatus.PENDING:
             return self._live_view(job)
-        position = await self._database(self._queue.position, job)
+        position = await self._database(self._queue.position, job, limit=POSITION_LIMIT)
+        return self._view_at(job, position)
+
+    def _view_at(self, job: GenerationJob, position: int | None) -> JobView:
+        if position is None:
+            return self._live_view(job)
         lane = self._lanes.get(job.model_name)
         return JobView(job, position, lane.eta_s(position) if lane else None)
 

@@ -202,6 +202,11 @@ class JobQueue(Adding, Working):
         """Return the mean seconds that a model's latest jobs took; None if none ended lately."""
         return self._listing.mean_seconds(model_name, _JOBS_AVERAGED, _JOBS_LOOKED_AT)
 
+    @property
+    def releases(self) -> int:
+        """How often the end of a job through this object let others start that waited for it."""
+        return self._store.releases
+
     def asked_to_stop(self) -> list[str]:
         """Return the ids of the running jobs that were asked to stop."""
         return self._listing.asked_to_stop()

@@ -82,6 +82,7 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.releases = 0
 
     def insert(self, new_jobs: Sequence[GenerationJob], now: float) -> None:
         """Add jobs, all or none.
@@ -154,6 +155,7 @@ class JobStore:
                 charge(connection, row.owner, row.gpu_seconds - row.charged)
             if row.is_needed:
                 dependencies.settle(connection, [job_id], now)
+                self.releases += 1
         return True
 
     def requeue(

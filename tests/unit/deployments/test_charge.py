@@ -35,7 +35,7 @@ async def test_the_next_router_takes_over_jobs_and_charge(two: list[DatabaseThre
     await second.check()
     assert (first.is_held, second.is_held) == (True, False)
     assert not await second.wait(0.01)
-    job_id = await two[0].add(GenerationJob(prompt="a chair", model_name="echo"), None)
+    job_id = await two[0](two[0].queue.add_job, GenerationJob(prompt="a chair", model_name="echo"))
     await two[0](two[0].queue.get_next_job, "echo")
     await two[0](two[0].queue.close)  # as when its process dies
     async with asyncio.timeout(30):  # PostgreSQL takes a moment to see that it is gone
@@ -49,7 +49,7 @@ async def test_the_same_router_keeps_its_jobs_over_an_outage(tmp_path: Path) -> 
     thread = await open_thread(f"sqlite:///{tmp_path}/jobs.sqlite3")
     charge = Charge(thread, "only")
     await charge.check()
-    job_id = await thread.add(GenerationJob(prompt="a chair", model_name="echo"), None)
+    job_id = await thread(thread.queue.add_job, GenerationJob(prompt="a chair", model_name="echo"))
     await thread(thread.queue.get_next_job, "echo")
     again = Charge(thread, "only")
     await again.check()

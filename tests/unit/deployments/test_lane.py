@@ -101,9 +101,9 @@ class Bench:
 
     async def add(self, prompt: str, priority: JobPriority = JobPriority.LOW) -> str:
         job = GenerationJob(prompt=prompt, model_name="echo", priority=priority)
-        job_id = await self.thread.add(job, None)
-        self.lane.wake()
-        return job_id
+        job_id = await self.thread(self.thread.queue.add_job, job)
+        self.lane.wake(job)
+        return str(job_id)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
@@ -148,6 +148,7 @@ async def open_bench(tmp_path: Path) -> AsyncIterator[Any]:
             thread,
             RouterMetrics(),
             look_ahead=1,
+            is_shared=False,
             charge=charge,
             router_id="test",
             find_site=lambda name: None,
@@ -265,3 +266,52 @@ async def test_work_that_nobody_stopped_here_is_tried_again(open_bench: Any) -> 
     job_id = await bench.add("stolen")
     await bench.until(lambda: bench.model.came == ["stolen"] * 2 and not bench.lane.runs)
     assert await bench.status(job_id) is JobStatus.COMPLETED
+
+
+async def test_an_urgent_job_that_waited_for_another_starts_next(open_bench: Any) -> None:
+    """Nobody tells the lane of it but the end of the job that it waited for."""
+    bench = await open_bench()
+    first = await bench.add("first")
+    await bench.until(lambda: bench.model.came == ["first"])
+    needy = GenerationJob(
+        prompt="needy", model_name="echo", priority=JobPriority.URGENT, depends_on=[first]
+    )
+    await bench.thread(bench.thread.queue.add_job, needy)
+    names = [f"low {n}" for n in range(4)]
+    for name in names:
+        await bench.add(name)
+    bench.finisher.let_go("first", "needy", *names)
+    bench.model.let_go("first")
+    await bench.until(lambda: bench.model.came == ["first", "low 0"])
+    await bench.until(lambda: first not in bench.lane.runs and len(bench.lane.runs) == 2)
+    bench.model.let_go("low 0", "needy")
+    await bench.until(lambda: len(bench.model.came) == 3)
+    assert bench.model.came == ["first", "low 0", "needy"]
+    bench.model.let_go(*names)
+    await bench.until(lambda: len(bench.model.came) == 6 and not bench.lane.runs)
+
+
+async def test_the_database_is_asked_once_a_job_while_nothing_urgent_comes(
+    open_bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await open_bench()
+    names = [f"low {n}" for n in range(50)]
+    bench.model.let_go(*names)
+    bench.finisher.let_go(*names)
+    claims = 0
+    claim = bench.thread.queue.get_next_job
+
+    def counted(*args: Any, **kwargs: Any) -> GenerationJob | None:
+        nonlocal claims
+        claims += 1
+        return claim(*args, **kwargs)
+
+    monkeypatch.setattr(bench.thread.queue, "get_next_job", counted)
+    await bench.thread(bench.thread.queue.pause, None)
+    for name in names:
+        await bench.add(name)
+    await bench.thread(bench.thread.queue.resume, None)
+    claims = 0
+    bench.lane.wake()
+    await bench.until(lambda: len(bench.finisher.came) == 50 and not bench.lane.runs)
+    assert claims < 1.5 * len(names)
