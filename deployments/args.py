@@ -25,7 +25,7 @@ class AutoscalingArgs(_Args):
         60.0, gt=0, description="Replicas are added until waiting work takes no longer than this."
     )
     idle_s: float = Field(
-        300.0, gt=0, description="A replica that is not needed for so long is stopped."
+        60.0, gt=0, description="A replica that is not needed for so long is stopped."
     )
 
     @model_validator(mode="after")

@@ -24,11 +24,9 @@ from sqlalchemy import (
 )
 
 from dream_cad.queue.fairness import charge
-from dream_cad.queue.jobs import JobPriority
+from dream_cad.queue.order import HIGHEST, Head, order_heads, top_level
 from dream_cad.queue.schema import CLAIMABLE, condition, jobs
 from dream_cad.queue.state import read_switches
-
-HIGHEST = max(priority.value for priority in JobPriority)
 
 _LINE = f"{CLAIMABLE} AND model_name = :model AND not_before <= :now"
 
@@ -136,17 +134,6 @@ class Lease:
         }
 
 
-@dataclass(frozen=True)
-class _Head:
-    """The first job of one owner for one model."""
-
-    model: str
-    level: int
-    owner: str
-    virtual_time: float
-    seq: int
-
-
 def claim_best(connection: Connection, wanted: Wanted, lease: Lease) -> RowMapping | None:
     """Lease the best job and charge its owner; None if there is none, or everything rests."""
     switches = read_switches(connection)
@@ -163,8 +150,8 @@ def claim_best(connection: Connection, wanted: Wanted, lease: Lease) -> RowMappi
         ]
         if not heads:
             return None
-        level = max(head.level for head in heads)
-        for head in _in_order(heads, level, wanted):
+        level = top_level(heads)
+        for head in order_heads(heads, level, wanted.owners, wanted.favourite):
             if (row := _take(connection, head, lease)) is not None:
                 return row
         # Nothing here for these owners, or other claimers hold it all: one level down.
@@ -187,24 +174,13 @@ def waiting_models(connection: Connection) -> list[str]:
 
 def _heads(
     connection: Connection, model: str, floor: int, ceiling: int, now: float
-) -> Iterator[_Head]:
+) -> Iterator[Head]:
     values = {"model": model, "floor": floor, "ceiling": ceiling, "now": now}
     for row in connection.execute(OWNERS, values):
-        yield _Head(model, row.level, row.owner, row.virtual_time or 0.0, row.seq)
+        yield Head(model, row.level, row.owner, row.virtual_time or 0.0, row.seq)
 
 
-def _in_order(heads: list[_Head], level: int, wanted: Wanted) -> list[_Head]:
-    fitting = [
-        head
-        for head in heads
-        if head.level == level and (wanted.owners is None or head.owner in wanted.owners)
-    ]
-    return sorted(
-        fitting, key=lambda head: (head.model != wanted.favourite, head.virtual_time, head.seq)
-    )
-
-
-def _take(connection: Connection, head: _Head, lease: Lease) -> RowMapping | None:
+def _take(connection: Connection, head: Head, lease: Lease) -> RowMapping | None:
     values = {"b_model": head.model, "b_level": head.level, "b_owner": head.owner}
     row = connection.execute(TAKE, values | lease.values()).mappings().first()
     if row is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from dream_cad.queue.order import entry_time
+
 _CHARGE = text("""
 INSERT INTO shares (owner, virtual_time) VALUES (:owner, :seconds)
 ON CONFLICT (owner) DO UPDATE SET virtual_time = shares.virtual_time
@@ -45,8 +47,6 @@ def enter(connection: Connection, owner: str) -> None:
     """Let an owner that had nothing waiting start level; call it before its jobs are added."""
     if connection.execute(_IS_WAITING, {"owner": owner}).scalar():
         return
-    start = connection.execute(_LEAST_ACTIVE).scalar()
-    if start is None:
-        # Nobody waits: everybody's past is forgotten by starting at the end of it.
-        start = connection.execute(_MOST).scalar() or 0.0
+    least = connection.execute(_LEAST_ACTIVE).scalar()
+    start = entry_time(least, connection.execute(_MOST).scalar() if least is None else None)
     connection.execute(_ENTER, {"owner": owner, "start": start})
