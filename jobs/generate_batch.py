@@ -23,6 +23,8 @@ from tenacity import retry, stop_after_attempt
 
 from deployments.plan import cluster_gpus
 from deployments.process import import_modules
+from dream_cad.cli.client import ApiClient
+from dream_cad.cli.remote import Priority
 from dream_cad.exceptions import DreamCadError
 from dream_cad.mesh.export import resolve_format
 from dream_cad.settings import get_settings
@@ -35,6 +37,8 @@ from jobs.batch.planning import Planner, plan_stages
 from jobs.batch.progress import batch_bar
 from jobs.batch.reading import Source, open_source, read_records
 from jobs.batch.rows import RowChecker
+from jobs.batch.service import Errand, follow_sent, send_work
+from jobs.batch.service_plan import ServicePlanner
 from jobs.batch.storage import Storage
 
 _OBJECT_STORE_BYTES = 512 * 2**20
@@ -80,6 +84,9 @@ def main(
     strict: Annotated[bool, typer.Option(help="Refuse an input with a bad row.")] = False,
     contact_sheet: Annotated[int, typer.Option(min=0, max=400, help="Meshes on it.")] = 36,
     max_part_rows: Annotated[int, typer.Option(min=1, max=100_000)] = 64,
+    via: Annotated[str | None, typer.Option(help="URL of a running service to use.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="DREAM_CAD_API_KEY")] = None,
+    priority: Annotated[Priority, typer.Option(help="Of the jobs, with --via.")] = Priority.LOW,
 ) -> None:
     """Generate a mesh for every row of a file."""
     try:
@@ -99,14 +106,28 @@ def main(
         import_modules(modules)
         if retry_failed:
             Manifest(storage).join(drop_failed=True)
-        with connected():
-            planner = Planner(cluster_gpus(), checkpoint, text_to_image, modules)
-            counts = generate_batch(source, wishes, planner)
+        if via is not None:
+            with ApiClient(via, api_key) as service:
+                counts = generate_through(service, source, wishes, model, priority.value)
+        else:
+            counts = _generate_here(source, wishes, checkpoint, text_to_image, modules)
     except DreamCadError as error:
         _say(f"error: {error}")
         raise typer.Exit(_FAILURE) from error
     if counts[FAILED]:
         _say(f"{counts[FAILED]:,} rows failed: see the column error of {MANIFEST}.")
+
+
+def _generate_here(
+    source: Source,
+    wishes: BatchWishes,
+    checkpoint: str | None,
+    text_to_image: str | None,
+    modules: tuple[str, ...],
+) -> dict[str, int]:
+    with connected():
+        planner = Planner(cluster_gpus(), checkpoint, text_to_image, modules)
+        return generate_batch(source, wishes, planner)
 
 
 def generate_batch(source: Source, wishes: BatchWishes, planner: Planner) -> dict[str, int]:
@@ -133,6 +154,35 @@ def generate_batch(source: Source, wishes: BatchWishes, planner: Planner) -> dic
     _tell(source, work)
     started = time.monotonic()
     _run(work, wishes, planner, storage)
+    return _conclude(work, wishes, storage, started)
+
+
+def generate_through(
+    service: ApiClient, source: Source, wishes: BatchWishes, model: str | None, priority: str
+) -> dict[str, int]:
+    """Make what is left to make of an input by a running service; see ``generate_batch``."""
+    storage = Storage(wishes.output)
+    errand = Errand(storage, wishes.format, priority)
+    planner = ServicePlanner(service.list_models())
+    for _ in follow_sent(service, errand):
+        pass
+    checker = RowChecker(planner.plan, model or planner.default_model, source.folder)
+    work = take_in(
+        read_records(source),
+        checker,
+        storage,
+        max_part_rows=wishes.max_part_rows,
+        is_strict=wishes.is_strict,
+    )
+    _tell(source, work)
+    started = time.monotonic()
+    with batch_bar(work.rows) as advance:
+        for news in send_work(service, errand, work):
+            advance(news)
+    return _conclude(work, wishes, storage, started)
+
+
+def _conclude(work: Work, wishes: BatchWishes, storage: Storage, started: float) -> dict[str, int]:
     manifest = Manifest(storage)
     counts = manifest.join()
     storage.delete_folder(WORK)

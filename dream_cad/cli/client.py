@@ -122,6 +122,30 @@ class ApiClient:
         """Write a job's turntable sheet to ``path``."""
         return self._download(f"/v1/jobs/{_segment(job_id)}/preview.png", path)
 
+    def list_models(self) -> dict[str, Any]:
+        """Return the models and what the server says of each."""
+        return self._json("GET", "/v1/models")
+
+    def submit_batch(self, body: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+        """Queue a batch, all or none; the same key queues it once."""
+        headers = {"Idempotency-Key": idempotency_key}
+        return self._json("POST", "/v1/batches", json=body, headers=headers)
+
+    def list_batch(self, batch_id: str, cursor: str | None, limit: int) -> dict[str, Any]:
+        """Return a page of a batch's items with their jobs."""
+        wanted = {"limit": limit, **({} if cursor is None else {"cursor": cursor})}
+        return self._json("GET", f"/v1/batches/{_segment(batch_id)}/items", params=wanted)
+
+    def read_result(self, job_id: str, format: str) -> bytes:
+        """Return a job's mesh."""
+        url = f"/v1/jobs/{_segment(job_id)}/result"
+        try:
+            response = self._client.get(url, params={"format": format})
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        _raise_for_problem(response)
+        return response.content
+
     def wait(
         self,
         job_id: str,

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Update, and_, delete, or_, select, update
 
-from dream_cad.queue.claim import HIGHEST
 from dream_cad.queue.connection import Database
 from dream_cad.queue.fairness import charge
 from dream_cad.queue.jobs import GenerationJob
+from dream_cad.queue.order import HIGHEST
 from dream_cad.queue.rows import job_from_row
 from dream_cad.queue.schema import CLAIMABLE, condition, jobs
 from dream_cad.queue.tables import job_dependencies, job_events, job_tags, webhook_deliveries

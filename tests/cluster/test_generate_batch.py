@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs, parquet
 
 from dream_cad.mesh.loading import load_mesh
-from tests.cluster.conftest import DEADLINE_S, until
+from tests.cluster.conftest import DEADLINE_S, Server, until
 
 
 def command(source: Path, output: object, *more: str) -> list[str]:
@@ -116,6 +116,25 @@ def test_an_s3_server_holds_the_results(tmp_path: Path, bucket: tuple[str, dict[
     for row in rows:
         with store.open_input_file(f"{base}/{row['path']}") as stream:
             assert stream.read(4) == b"glTF"
+
+
+def test_a_running_service_makes_the_batch(tmp_path: Path, server: Server) -> None:
+    rows = [{"prompt": f"cube {number}"} for number in range(5)]
+    rows += [{"prompt": "fails", "options": {"fail": "error"}}]
+    source = write_rows(tmp_path / "in.jsonl", *rows)
+    output = tmp_path / "out"
+    via = ["--via", str(server.client.base_url)]
+    said = generate(source, output, *via)
+    assert "6 rows read" in said
+    made = manifest_of(output)
+    assert [row["status"] for row in made.values()].count("completed") == 5
+    assert "round" in made["fails"]["error"]
+    assert len(load_mesh(output / made["cube 1"]["path"]).faces) == 12
+    assert (output / "contact_sheet.png").stat().st_size > 0
+    assert "6 rows read, 0 to make" in generate(source, output, *via)
+    jobs = server.client.get("/v1/jobs", params={"limit": 100}).json()["jobs"]
+    ours = [job for job in jobs if job["prompt"].startswith("cube ")]
+    assert {job["priority"] for job in ours} == {"low"}
 
 
 def test_bad_input_is_told_before_ray_starts(tmp_path: Path) -> None:
