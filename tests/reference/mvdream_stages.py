@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.reference import mvdream_distillation as distillation
 from tests.reference import mvdream_meshes as meshes
 from tests.reference import mvdream_networks as networks
 from tests.reference.cases import Case
@@ -24,4 +25,6 @@ STAGES: dict[str, Callable[[Case], dict[str, Any]]] = {
     "mesh": meshes.mesh_stage,
     "texture": meshes.texture,
     "end_to_end": meshes.end_to_end,
+    "sds": distillation.sds,
+    "nerf": distillation.nerf,
 }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from dream_cad.models.mvdream.pipeline import MVDreamPipeline
+    from dream_cad.models.mvdream.sds_training import TrainingConfig
 
 NAME = "mvdream"
 VIEWS_FILE, SPLATS_FILE = "views.png", "splats.ply"
@@ -41,6 +42,8 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
         checkpoint: ``"auto"``, ``"published"`` or a folder in a published layout: the diffusers
             folder or the original file, with LGM's file in it or in its folder ``lgm``.
         device: ``"cuda:<n>"`` or ``"cpu"``; by default the selected GPU if there is one.
+        training: sizes of the sds road's field and views instead of the published ones; its
+            ``steps`` and ``seed`` then stand for the options'.
 
     Raises:
         InvalidConfigError: the precision does not exist.
@@ -55,8 +58,10 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
         precision: Precision | None = None,
         checkpoint: str | Path = "auto",
         device: str | None = None,
+        training: TrainingConfig | None = None,
     ) -> None:
         super().__init__(NAME, precision=precision, checkpoint=checkpoint, device=device)
+        self._training = training
 
     def _load(self, request: LoadRequest) -> tuple[MVDreamPipeline, Path]:
         from dream_cad.models.loading import DTYPES
@@ -152,22 +157,57 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
         clock: StageClock,
         progress: ProgressCallback,
     ) -> GeneratedMesh:
-        from dream_cad.models.mvdream.pipeline import draw_seed, meshing_options, run_lgm
-        from dream_cad.splats.ply import ply_bytes
+        from dream_cad.models.mvdream.pipeline import draw_seed
 
         seed = draw_seed(options)
+        run = self._by_lgm if options.reconstruction == "lgm" else self._by_sds
+        made = run(pipeline, source, options, seed, clock, progress)
         used = options.model_dump(exclude_none=True) | {
             "guidance_scale": options.guidance,
             "negative_prompt": options.negative,
             "prompt_suffix": bool(options.suffix),
         }
-        made = run_lgm(pipeline, source, options, seed, clock, progress)
+        facts = dict(made.facts)
+        used |= facts.pop("options", {})
+        return GeneratedMesh(made.mesh, facts | {"seed": seed, "options": used}, made.files)
+
+    def _by_lgm(
+        self,
+        pipeline: MVDreamPipeline,
+        prompt: str,
+        options: MVDreamOptions,
+        seed: int,
+        clock: StageClock,
+        progress: ProgressCallback,
+    ) -> GeneratedMesh:
+        from dream_cad.models.mvdream.pipeline import meshing_options, run_lgm
+        from dream_cad.splats.ply import ply_bytes
+
+        made = run_lgm(pipeline, prompt, options, seed, clock, progress)
         settings = meshing_options(options)
-        used |= {"resolution": settings.resolution, "density_threshold": settings.threshold}
-        used |= {"closing": settings.closing}
-        facts = {"seed": seed, "options": used, "matting": made.matting}
+        used = {
+            "resolution": settings.resolution,
+            "density_threshold": settings.threshold,
+            "closing": settings.closing,
+        }
+        facts = {"options": used, "matting": made.matting, "gaussians": len(made.cloud)}
         files = {VIEWS_FILE: png_bytes(view_sheet(made.views)), SPLATS_FILE: ply_bytes(made.cloud)}
-        return GeneratedMesh(made.mesh, facts | {"gaussians": len(made.cloud)}, files)
+        return GeneratedMesh(made.mesh, facts, files)
+
+    def _by_sds(
+        self,
+        pipeline: MVDreamPipeline,
+        prompt: str,
+        options: MVDreamOptions,
+        seed: int,
+        clock: StageClock,
+        progress: ProgressCallback,
+    ) -> GeneratedMesh:
+        from dream_cad.models.mvdream.distill import run_sds
+
+        made = run_sds(pipeline, prompt, options, seed, clock, progress, training=self._training)
+        files = {VIEWS_FILE: png_bytes(view_sheet(made.views))}
+        return GeneratedMesh(made.mesh, {"sds_steps": made.steps}, files)
 
 
 def view_sheet(views: NDArray[np.uint8]) -> NDArray[np.uint8]:
