@@ -59,6 +59,7 @@ class BatchWishes:
         is_strict: whether one bad row stops the batch before it starts.
         sheet_meshes: meshes on the contact sheet; 0 for none.
         max_part_rows: most rows that one worker takes at once.
+        has_quality: whether finished meshes are assessed.
     """
 
     output: str
@@ -68,6 +69,7 @@ class BatchWishes:
     is_strict: bool = False
     sheet_meshes: int = 36
     max_part_rows: int = 64
+    has_quality: bool = True
 
 
 @app.command()
@@ -84,6 +86,7 @@ def main(
     strict: Annotated[bool, typer.Option(help="Refuse an input with a bad row.")] = False,
     contact_sheet: Annotated[int, typer.Option(min=0, max=400, help="Meshes on it.")] = 36,
     max_part_rows: Annotated[int, typer.Option(min=1, max=100_000)] = 64,
+    quality: Annotated[bool, typer.Option(help="Assess the meshes.")] = True,
     via: Annotated[str | None, typer.Option(help="URL of a running service to use.")] = None,
     api_key: Annotated[str | None, typer.Option(envvar="DREAM_CAD_API_KEY")] = None,
     priority: Annotated[Priority, typer.Option(help="Of the jobs, with --via.")] = Priority.LOW,
@@ -99,6 +102,7 @@ def main(
             strict,
             contact_sheet,
             max_part_rows,
+            quality,
         )
         storage = Storage(output)
         storage.probe()
@@ -203,6 +207,7 @@ def _run(work: Work, wishes: BatchWishes, planner: Planner, storage: Storage) ->
     ]
     with batch_bar(work.rows) as advance:
         for (setup, pools), todo in stages:
+            setup = dataclasses.replace(setup, has_quality=wishes.has_quality)
             if wishes.actors is not None:
                 pools = dataclasses.replace(pools, model=wishes.actors)
             for news in run_pipeline(setup, todo, pools):

@@ -56,7 +56,7 @@ class Entry:
         image: what it was made from.
         seed: used for text stage and model.
         seconds: time on text stage, model and finisher together.
-        quality: 0 to 1; None where it was not measured.
+        quality: overall score of the mesh, 0 to 100; None where it was not measured.
         error: why it failed.
         finished_at: when it ended.
     """

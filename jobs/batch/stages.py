@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from deployments.options import FinishOptions, SplitOptions, split_options
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
+from dream_cad.benchmark.quality import QualityAssessor
 from dream_cad.exceptions import DreamCadError, GenerationError
 from dream_cad.images.loading import ImageLimits, load_image
 from dream_cad.images.text_to_image import TextToImage
 from dream_cad.mesh.cleanup import finish_mesh
+from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import mesh_bytes
 from dream_cad.models.base import GenerationResult, Model3D
 from dream_cad.models.factory import ModelFactory
@@ -42,6 +44,7 @@ class Item:
         error: why the row goes no further.
         seconds: worked on it so far.
         gpu_percent: load of the model's GPU after it.
+        quality: of the finished mesh, 0 to 100; None where it is not measured.
     """
 
     row: Row
@@ -50,6 +53,7 @@ class Item:
     error: str | None = None
     seconds: float = 0.0
     gpu_percent: float | None = None
+    quality: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class StageSetup:
         text_gpu_share: of a text actor.
         text_accelerators: kinds of GPU that it may be on.
         is_alone: whether one actor has the machine to itself.
+        has_quality: whether finished meshes are assessed.
     """
 
     storage: Storage
@@ -87,6 +92,7 @@ class StageSetup:
     text_gpu_share: float = 0.0
     text_accelerators: tuple[str, ...] = ()
     is_alone: bool = False
+    has_quality: bool = True
 
     def split(self, row: Row) -> SplitOptions:
         """Return a row's options by stage, its seed included."""
@@ -215,6 +221,7 @@ class FinishMeshes:
             image=row.image,
             seed=row.seed,
             seconds=round(done.seconds, 4),
+            quality=done.quality,
             error=done.error,
         )
 
@@ -231,7 +238,12 @@ class FinishMeshes:
         receipt = {**result.metadata, "row_id": item.row.id, "prompt": item.row.prompt}
         content = mesh_bytes(replace(mesh, extras=receipt), self._setup.format)
         self._setup.storage.write(path, content)
-        return item
+        return replace(item, quality=assess(mesh) if self._setup.has_quality else None)
+
+
+def assess(mesh: MeshData) -> float:
+    """Return the overall quality of a mesh, 0 to 100 (docs/quality.md); about 15 us a face."""
+    return round(QualityAssessor().assess(mesh).overall_mesh_quality, 2)
 
 
 def begun_items(setup: StageSetup, stage: str, block: Block) -> Iterator[Item]:

@@ -114,6 +114,8 @@ def test_an_s3_server_holds_the_results(tmp_path: Path, bucket: tuple[str, dict[
         rows = parquet.read_table(stream).to_pylist()
     assert {row["prompt"] for row in rows} == {"a chair", "a table"}
     for row in rows:
+        assert 0 < row["quality"] <= 100
+        assert row["seconds"] > 0
         with store.open_input_file(f"{base}/{row['path']}") as stream:
             assert stream.read(4) == b"glTF"
 
