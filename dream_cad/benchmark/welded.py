@@ -128,7 +128,7 @@ def weld(
     in_range = ((triangles >= 0) & (triangles < len(positions))).all(axis=1)
     usable = np.flatnonzero(in_range)
     usable = usable[is_finite[triangles[usable]].all(axis=1)]
-    used = np.unique(triangles[usable])
+    used = _used(triangles[usable], len(positions))
     group, kept = _group(positions[used], tolerance)
     number = np.zeros(len(positions), dtype=np.int64)
     number[used] = group
@@ -156,14 +156,25 @@ def _group(positions: Floats, tolerance: float) -> tuple[Ints, Ints]:
     low = positions.min(axis=0)
     step = float((positions.max(axis=0) - low).max()) * tolerance
     keys = np.rint((positions - low) / step) if step > 0 else positions
-    group = position_groups(keys)
-    return group.astype(np.int64), np.unique(group, return_index=True)[1].astype(np.int64)
+    group = position_groups(keys).astype(np.int64)
+    first = np.zeros(int(group.max()) + 1, dtype=np.int64)
+    first[group[::-1]] = np.arange(len(group) - 1, -1, -1)  # the last write is the first row
+    return group, first
+
+
+def _used(faces: Ints, vertices: int) -> Ints:
+    """Return the sorted numbers of the vertices that faces use, without sorting the faces."""
+    is_used = np.zeros(vertices, dtype=bool)
+    is_used[faces.ravel()] = True
+    return np.flatnonzero(is_used)
 
 
 def _drop_unused(mesh: WeldedMesh) -> WeldedMesh:
     """Leave out positions that only collapsed faces used."""
-    used, faces = np.unique(mesh.faces, return_inverse=True)
+    used = _used(mesh.faces, len(mesh.vertices))
     if len(used) == len(mesh.vertices):
         return mesh
-    values = {**vars(mesh), "vertices": mesh.vertices[used], "faces": faces.reshape(-1, 3)}
+    number = np.zeros(len(mesh.vertices), dtype=np.int64)
+    number[used] = np.arange(len(used))
+    values = {**vars(mesh), "vertices": mesh.vertices[used], "faces": number[mesh.faces]}
     return WeldedMesh(**values)
