@@ -55,6 +55,7 @@ def simulate(name: str, make: Callable[[], Load], gpus: int, ends_after: float) 
     started = time.process_time()
     record = cluster(load, line_for(load, is_ours=is_ours), gpus, ends_after).run()
     found = record.summary(gpus)
+    found["jobs"] = len(load.jobs)
     found["cpu_s"] = round(time.process_time() - started, 1)
     del load, record
     gc.collect()
@@ -88,9 +89,15 @@ def table(found: dict[str, Any]) -> str:
             f"{_s(wait, 'urgent', 'p99')} | {_s(wait, 'high', 'p99')} | "
             f"{_s(wait, 'normal', 'p50')} / {_s(wait, 'normal', 'p99')} | {_s(wait, 'low', 'p99')} "
             f"| {row['swaps_per_hour']:,} | {row['flood']['jain']['mean'] or 0:.3f} "
-            f"| {row['makespan_h']:.2f} h |"
+            f"| {_end(row)} |"
         )
     return "\n".join(lines)
+
+
+def _end(row: dict[str, Any]) -> str:
+    hours = f"{row['makespan_h']:.2f} h"
+    share = row["jobs_ended"] / row["jobs"]
+    return hours if row["jobs_ended"] == row["jobs"] else f"{share:.0%} in {hours}"
 
 
 def _s(wait: dict[str, Any], priority: str, which: str) -> str:

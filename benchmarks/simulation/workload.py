@@ -87,13 +87,14 @@ def make_load(number: int, gpus: int, *, busy: float = 0.92, seed: int = 0) -> L
 
 
 def make_flood(number: int, gpus: int, *, seed: int = 0) -> Load:
-    """Make a flood: all owners of bulk work wait for everything, by weight, until the horizon.
+    """Make a flood: all owners of bulk work wait for everything until the horizon.
 
-    Jobs come in the first minute; the horizon is when half of them could be done.
+    Jobs come in the first minute, one owner after the other, each as many as its weight; the
+    horizon is when half of them could be done.
     """
     random = np.random.default_rng(seed)
     weights = np.array(BULK_WEIGHTS)
-    owner = random.choice(len(weights), size=number, p=weights / weights.sum())
+    owner = np.sort(random.choice(len(weights), size=number, p=weights / weights.sum()))
     shares = np.array([share for _, _, share in MODELS.values()])
     model = random.choice(len(shares), size=number, p=shares / shares.sum())
     models = list(MODELS)
