@@ -31,6 +31,11 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert modules_after(code).isdisjoint(HEAVY)
 
 
+def test_benchmarks_import_mlflow_and_networks_only_when_used() -> None:
+    found = modules_after("import dream_cad.benchmark, dream_cad.benchmark.tracking")
+    assert found.isdisjoint({"mlflow", "torch", "transformers", "ray"})
+
+
 def test_version() -> None:
     import dream_cad
 
