@@ -23,6 +23,7 @@ from dream_cad.splats.meshing import (
     mesh_density,
 )
 from dream_cad.splats.ply import parse_ply, ply_bytes
+from dream_cad.splats.rasterise import rasterise
 from dream_cad.splats.texture import dilate_nearest
 from tests.reference.cases import Case, load_cases
 from tests.reference.mvdream_networks import Outputs, filled, lgm_config, run_pipeline
@@ -49,6 +50,19 @@ def up_to_the_last_bit(data: bytes, want: bytes) -> NDArray[np.uint8]:
     same = np.abs(have - wanted) <= np.spacing(np.abs(wanted))
     numbers = np.where(same, wanted, have).astype("<f4").tobytes()
     return np.frombuffer(data[:start] + numbers, dtype=np.uint8)
+
+
+def rasterise_stage(case: Case) -> Outputs:
+    config = case.config
+    seen = rasterise(
+        GaussianCloud.from_packed(case.input("gaussians")),
+        case.input("world_to_camera"),
+        size=config["size"],
+        fovy_deg=config["fovy"],
+        background=tuple(config["bg"]),
+        scale_modifier=config["scale_modifier"],
+    )
+    return {"image": seen.image, "alpha": seen.alpha, "depth": seen.depth, "radii": seen.radii}
 
 
 def stats(mesh: MeshData) -> NDArray[np.float64]:

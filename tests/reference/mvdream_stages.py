@@ -22,6 +22,7 @@ STAGES: dict[str, Callable[[Case], dict[str, Any]]] = {
     "lgm_unet": networks.lgm_unet,
     "gaussians": networks.gaussians,
     "export": meshes.export,
+    "rasterise": meshes.rasterise_stage,
     "mesh": meshes.mesh_stage,
     "texture": meshes.texture,
     "end_to_end": meshes.end_to_end,

@@ -17,8 +17,7 @@ from dream_cad.models.mvdream.unet import MultiViewUNet
 from tests.reference.cases import Case, load_cases, reference_folder
 from tests.reference.mvdream_stages import STAGES
 
-LATER = {"rasterise"}
-CASES = [case for case in load_cases("mvdream") if case.stage not in LATER]
+CASES = load_cases("mvdream")
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=f"mvdream-{c.name}") for c in CASES])
