@@ -15,6 +15,7 @@ from deployments.acceptance import Try
 from deployments.calls import cancel_stream, stream_of
 from deployments.failures import CLUSTER_ERRORS, failure_of, problem_of
 from deployments.gate import PriorityGate, Rank
+from deployments.joblog import job_fields
 from deployments.messages import (
     Busy,
     Done,
@@ -135,6 +136,7 @@ class Attempt:
         self._hold_slot = hold_slot
         self._key = key
         self._pictures = pictures
+        self._request_id: str = job_fields(self._job)["request_id"]
 
     async def work(self, chosen: Try, *, is_ranked: bool) -> Finished | Rejected:
         """Work until the result is published or did not pass the job's gates.
@@ -151,7 +153,12 @@ class Attempt:
         if self._job.input_uri is None and stages.text is not None:
             picture = await self._picture(stages.text, options.text, chosen.seed)
         request = StageRequest(
-            self._job.id, self._job.prompt, options.model, self._job.input_uri, picture
+            self._job.id,
+            self._job.prompt,
+            options.model,
+            self._job.input_uri,
+            picture,
+            request_id=self._request_id,
         )
         self._worker.tell(self._job.progress, "waiting for the model")
         async with self._hold_slot():
@@ -167,7 +174,7 @@ class Attempt:
     ) -> Picture:
         if seed in self._pictures:
             return self._pictures[seed]
-        request = StageRequest(self._job.id, self._job.prompt, options)
+        request = StageRequest(self._job.id, self._job.prompt, options, request_id=self._request_id)
         async with self._stages.text_gate.slot(self._worker.rank):
             done = await self._stage(text, request, "text to image", (0.0, 0.4))
         self._worker.usage.add("text_to_image_s", done, self._stages.gpu_share)
@@ -208,6 +215,7 @@ class Attempt:
             receipt={**self._stages.receipt, "prompt": self._job.prompt, "options": config},
             require=dict(self._job.policy.get("require") or {}),
             is_ranked=is_ranked,
+            request_id=self._request_id,
         )
         try:
             finished: Finished | Rejected = await self._stages.finisher.finish.remote(request)

@@ -15,6 +15,7 @@ from deployments.attempt import Stages
 from deployments.charge import Charge
 from deployments.database_thread import DatabaseThread
 from deployments.endings import record_outcome
+from deployments.joblog import job_fields
 from deployments.jobrun import JobRun, Site
 from deployments.messages import Failed, Finished, ModelInfo
 from deployments.metrics import RouterMetrics
@@ -73,6 +74,7 @@ class Lane:
         self.info = self._unready()
         self.runs: dict[str, JobRun] = {}
         self.mean_s: float | None = None
+        self._mean_gpu_s: float | None = None
         self.loads = 0
         self._database = database
         self._metrics = metrics
@@ -214,7 +216,7 @@ class Lane:
         return True
 
     def _start(self, job: GenerationJob, *, is_reserved: bool) -> None:
-        run = JobRun(job, self, self._find_site, partial(self._changed, job.id))
+        run = JobRun(job, self, self._find_site, partial(self._on_change, job.id))
         run.is_reserved = is_reserved
         self.runs[job.id] = run
         task = asyncio.create_task(self._work(run))
@@ -292,7 +294,7 @@ class Lane:
                 self._database.queue.get_next_job,
                 self.plan.name,
                 above_priority=level - 1 if level > 0 else None,
-                estimate_s=(self.mean_s or 1.0) * self.stages.gpu_share,
+                estimate_s=self._estimate_s(),
             )
         except StorageError as error:
             logger.error("no job can be claimed: %s", error)
@@ -302,7 +304,7 @@ class Lane:
         if job is not None:
             logger.info(
                 "job running",
-                extra={"job_id": job.id, "model": self.plan.name, "attempt": job.attempts},
+                extra={**job_fields(job), "model": self.plan.name, "attempt": job.attempts},
             )
             self._on_change(job.id)
         return job
@@ -322,7 +324,7 @@ class Lane:
             if not run.is_abandoned:
                 await self._record_or_discard(run, outcome)
             if isinstance(outcome, Finished):
-                self._measure(time.monotonic() - started)
+                self._measure(time.monotonic() - started, run.usage.gpu_seconds)
         except StorageError as error:
             # The lease lapses and the sweeper gives the job another attempt.
             logger.error("job %s: the outcome cannot be recorded: %s", job_id, error)
@@ -367,7 +369,7 @@ class Lane:
             "job %s",
             status.value,
             extra={
-                "job_id": job.id,
+                **job_fields(job),
                 "model": self.plan.name,
                 "attempt": job.attempts,
                 "seconds": round(run.elapsed_s, 3),
@@ -376,9 +378,13 @@ class Lane:
             },
         )
 
-    def _measure(self, seconds: float) -> None:
-        known = self.mean_s if self.mean_s is not None else seconds
-        self.mean_s = known + _SMOOTHING * (seconds - known)
+    def _estimate_s(self) -> float:
+        """Estimate the GPU-seconds of the next job: waiting for a slot is no part of them."""
+        return self.stages.gpu_share if self._mean_gpu_s is None else self._mean_gpu_s
+
+    def _measure(self, seconds: float, gpu_seconds: float) -> None:
+        self.mean_s = _smoothed(self.mean_s, seconds)
+        self._mean_gpu_s = _smoothed(self._mean_gpu_s, gpu_seconds)
 
     def _changed(self, job_id: str) -> None:
         self._wake.set()
@@ -387,3 +393,7 @@ class Lane:
 
 def _level_of(job: GenerationJob) -> int:
     return job.priority.value if job.level is None else job.level
+
+
+def _smoothed(known: float | None, measured: float) -> float:
+    return measured if known is None else known + _SMOOTHING * (measured - known)

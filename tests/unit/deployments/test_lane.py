@@ -285,8 +285,8 @@ async def test_an_urgent_job_that_waited_for_another_starts_next(open_bench: Any
     await bench.until(lambda: bench.model.came == ["first", "low 0"])
     await bench.until(lambda: needy.id in bench.lane.runs)
     bench.model.let_go("low 0", "needy")
-    await bench.until(lambda: len(bench.model.came) == 3)
-    assert bench.model.came == ["first", "low 0", "needy"]
+    await bench.until(lambda: len(bench.model.came) >= 3)
+    assert bench.model.came[:3] == ["first", "low 0", "needy"]
     bench.model.let_go(*names)
     await bench.until(lambda: len(bench.model.came) == 6 and not bench.lane.runs)
 
