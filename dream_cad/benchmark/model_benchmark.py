@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import platform
@@ -185,12 +186,21 @@ def _environment(result: GenerationResult | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "cpu": _cpu_name(),
     }
     found |= _gpu()
     if result is not None:
         kept = ("checkpoint", "device", "versions", "precision")
         found |= {key: result.metadata[key] for key in kept if key in result.metadata}
     return found
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):  # no /proc beyond Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _gpu() -> dict[str, Any]:

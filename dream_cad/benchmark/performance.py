@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from dream_cad.benchmark.performance_page import performance_page
+from dream_cad.benchmark.records import device_name
 from dream_cad.benchmark.results import BenchmarkResult
 from dream_cad.benchmark.shifts import control_chart, find_change
 from dream_cad.benchmark.tracking import TrackedRun, Tracking
@@ -51,14 +52,13 @@ class PerformanceMetrics:
         runs = len(result.run_seconds)
         total = runs + result.failures
         quality = result.quality_metrics
-        environment = result.environment
         return cls(
             generation_time_seconds=result.generation_time_seconds,
             peak_vram_gb=result.peak_vram_gb,
             peak_ram_gb=result.peak_ram_gb,
             success_rate=runs / total if total else 0.0,
             quality_score=quality.overall_mesh_quality if quality else None,
-            device=str(environment.get("gpu") or environment.get("device") or "cpu"),
+            device=device_name(result),
         )
 
     def numbers(self) -> dict[str, float]:

@@ -73,7 +73,6 @@ def record_of(
     case: SuiteCase, result: BenchmarkResult, further: dict[str, float] | None = None
 ) -> CaseRecord:
     """Return what stays of a result."""
-    environment = result.environment
     return CaseRecord(
         model=result.model_name,
         case=case,
@@ -81,8 +80,16 @@ def record_of(
         metrics={**result_metrics(result), **(further or {})},
         run_seconds=list(result.run_seconds),
         error=result.error_message,
-        device=str(environment.get("gpu") or environment.get("device") or "cpu"),
+        device=device_name(result),
     )
+
+
+def device_name(result: BenchmarkResult) -> str:
+    """Return the GPU that a result was made on, or the processor with its cores."""
+    facts = result.environment
+    if "gpu" in facts and facts.get("device") != "cpu":
+        return str(facts["gpu"])
+    return f"{facts['cpu']}, {facts['cores']} cores" if "cpu" in facts else "cpu"
 
 
 def summarize_records(records: Iterable[CaseRecord]) -> dict[str, dict[str, float]]:

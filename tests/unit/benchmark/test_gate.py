@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dream_cad.benchmark import BenchmarkResult
 from dream_cad.benchmark.comparison import comparison_page
 from dream_cad.benchmark.gate import baseline_path, check_baseline, write_baseline
-from dream_cad.benchmark.records import CaseRecord, summarize_records
+from dream_cad.benchmark.records import CaseRecord, device_name, summarize_records
 from dream_cad.benchmark.suites import text_cases
 from dream_cad.exceptions import FileFormatError, InvalidConfigError
 from tests.unit.benchmark.test_tracking import MESH
@@ -75,6 +76,15 @@ def test_records_survive_json_and_are_summarized() -> None:
     assert found["a"]["generation_time_p95_seconds"] == pytest.approx(2.9)
     assert found["b"]["cases"] == 1
     assert "truth/chamfer" not in found["a"]
+
+
+def test_devices_are_named_by_what_did_the_work() -> None:
+    def device(**facts: object) -> str:
+        return device_name(BenchmarkResult("m", "p", True, 1.0, 0.0, 0.0, environment=facts))
+
+    assert device(gpu="H100", device="cuda:0", cpu="Xeon", cores=8) == "H100"
+    assert device(gpu="H100", device="cpu", cpu="Xeon", cores=8) == "Xeon, 8 cores"
+    assert device() == "cpu"
 
 
 def test_the_comparison_has_a_row_for_each_prompt_and_a_column_for_each_model() -> None:
