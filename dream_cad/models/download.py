@@ -130,12 +130,8 @@ class CheckpointDownloader:
             self._fetch_file(plan.folder, file, on_bytes)
 
     def _describe(self, published: PublishedCheckpoint, file: PublishedFile) -> RemoteFile:
-        is_own = file.repo_id is None
         url = hf_hub_url(
-            file.repo_id or published.repo_id,
-            file.path or file.name,
-            revision=published.revision if is_own else "main",
-            endpoint=self._endpoint,
+            published.repo_id, file.name, revision=published.revision, endpoint=self._endpoint
         )
         headers = self._request_head(url)
         size = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE)

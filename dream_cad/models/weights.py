@@ -23,21 +23,11 @@ _HASH_SIDECAR_BYTES = 2**28
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of a published checkpoint.
-
-    Attributes:
-        name: where it goes in the checkpoint's folder, and its path in the repository.
-        size: bytes, where known.
-        sha256: where known.
-        repo_id: where it comes from, if not from the checkpoint's repository.
-        path: its path there, if not ``name``.
-    """
+    """One file of a published checkpoint; size in bytes and SHA-256 where known."""
 
     name: str
     size: int | None = None
     sha256: str | None = None
-    repo_id: str | None = None
-    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,26 +41,6 @@ class PublishedCheckpoint:
 
 
 PUBLISHED: dict[str, PublishedCheckpoint] = {
-    "mvdream": PublishedCheckpoint(
-        repo_id="ashawkey/mvdream-sd2.1-diffusers",
-        revision="main",  # its commit could not be looked up where this was written
-        files=(
-            PublishedFile("unet/config.json"),
-            PublishedFile("unet/diffusion_pytorch_model.safetensors"),
-            PublishedFile("vae/config.json"),
-            PublishedFile("vae/diffusion_pytorch_model.safetensors"),
-            PublishedFile("text_encoder/config.json"),
-            PublishedFile("text_encoder/model.safetensors"),
-            PublishedFile("tokenizer/vocab.json"),
-            PublishedFile("tokenizer/merges.txt"),
-            PublishedFile(
-                "lgm/model_fp16_fixrot.safetensors",
-                repo_id="ashawkey/LGM",
-                path="model_fp16_fixrot.safetensors",
-            ),
-        ),
-        license="CreativeML Open RAIL-M",
-    ),
     "triposr": PublishedCheckpoint(
         repo_id="stabilityai/TripoSR",
         revision="c1cf7716aed5aa6c1c5e174657791ef0e1327bde",
