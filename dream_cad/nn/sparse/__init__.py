@@ -1,0 +1,1 @@
+"""Sparse voxel tensors: submanifold convolution, resampling and attention, nothing compiled."""
