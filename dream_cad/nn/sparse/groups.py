@@ -40,7 +40,7 @@ def bucket_groups(labels: Tensor) -> list[Bucket]:
     starts = counts.cumsum(0) - counts
     sizes = _padded_sizes(counts)
     buckets = []
-    for size in sizes.unique().tolist():
+    for size in torch.unique(sizes).tolist():
         chosen = sizes == size
         length = int(counts[chosen].max())
         steps = torch.arange(length, device=labels.device)
@@ -72,9 +72,10 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, buckets: list[Bucket]) ->
     out = torch.empty_like(v)
     for bucket in buckets:
         rows, mask = bucket.rows, bucket.mask
-        parts = [x[rows].transpose(1, 2) for x in (q, k, v)]
+        q_rows, k_rows, v_rows = (x[rows].transpose(1, 2) for x in (q, k, v))
         keep = None if mask is None else mask[:, None, None, :]
-        values = F.scaled_dot_product_attention(*parts, attn_mask=keep).transpose(1, 2)
+        values = F.scaled_dot_product_attention(q_rows, k_rows, v_rows, attn_mask=keep)
+        values = values.transpose(1, 2)
         if mask is None:
             out[rows.flatten()] = values.flatten(0, 1)
         else:
