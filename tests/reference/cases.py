@@ -137,8 +137,8 @@ class Case:
 
 
 def _short_name(key: str) -> str:
-    """``case/output`` or ``case.output``: the last part."""
-    return re.split("[/.]", key)[-1]
+    """``case/output`` or ``case.output``: the last part; a dot before a digit is a decimal one."""
+    return re.split(r"/|\.(?!\d)", key)[-1]
 
 
 def _apply_step(values: NDArray[Any], step: str) -> NDArray[Any]:

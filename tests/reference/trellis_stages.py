@@ -22,6 +22,7 @@ from dream_cad.models.trellis.decoders import (
     GaussianDecoder,
     LatentEncoder,
     LatentTorso,
+    MeshDecoder,
     RadianceFieldDecoder,
     SubdivideBlock,
     WindowBlock,
@@ -32,6 +33,7 @@ from dream_cad.models.trellis.image_encoder import (
     ImageEncoderConfig,
 )
 from dream_cad.models.trellis.latent_flow import SparseResBlock, StructuredLatentFlow
+from dream_cad.models.trellis.mesh_extraction import ExtractedMesh, extract_mesh
 from dream_cad.models.trellis.representations import SH_0, GaussianSettings, offset_perturbation
 from dream_cad.models.trellis.sampler import SamplerConfig, SamplerStep, sample
 from dream_cad.models.trellis.structure import (
@@ -329,9 +331,36 @@ def radiance_field(case: Case) -> Outputs:
     }
 
 
+def mesh_facts(found: ExtractedMesh) -> Outputs:
+    corners = found.vertices[found.faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return {
+        "vertices": found.vertices,
+        "faces": found.faces,
+        "vertex_attrs": found.attributes,
+        "vertex_attrs_every5": found.attributes[::5],
+        "face_normal": normals / lengths.clip(1e-20),
+        "n_vertices": np.array(len(found.vertices)),
+        "n_faces": np.array(len(found.faces)),
+        "bbox": np.stack((found.vertices.min(axis=0), found.vertices.max(axis=0))),
+        "area": np.array(lengths.sum() / 2),
+        "volume": np.array((np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum() / 6),
+    }
+
+
 def mesh(case: Case) -> Outputs:
-    width = case.config["ch"]
-    block = filled(SubdivideBlock(width, width // 4), case.prefix)
+    config = case.config
+    if "R" in config:
+        coords, feats = case.input("coords"), case.input("feats")
+        return mesh_facts(extract_mesh(coords[:, -3:], feats, config["R"]))
+    if "args" in config:
+        sizes = parse_args(LatentDecoderConfig, config["args"])
+        x = filled(MeshDecoder(sizes))(sparse_input(case, "slat"))
+        coords, feats = x.voxels.coords, x.feats
+        found = extract_mesh(coords[:, 1:].numpy(), feats.numpy(), 4 * sizes.resolution)
+        return mesh_facts(found) | {"head_coords": coords, "head_feats_every7": feats[::7]}
+    block = filled(SubdivideBlock(config["ch"], config["ch"] // 4), case.prefix)
     x = block(sparse_input(case))
     return {"coords_out": x.voxels.coords, "feats_out": x.feats}
 
