@@ -1,7 +1,7 @@
 """Make the nano checkpoints: ``python -m jobs.train_nano all --data DIR --output DIR``.
 
-Three stages, each resumable by itself: procedural samples, the reconstruction network, and the
-text-to-image network. On two CPU cores the two trainings run side by side, one core each.
+Four stages, each resumable by itself: procedural samples, the reconstruction network, the textured
+one (Stable Fast 3D's architecture) and the text-to-image network. On two CPU cores the two trainings run side by side, one core each.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jobs.nano.dataset import SHARD_ITEMS, make_dataset
 from jobs.nano.optimizer import Schedule
 from jobs.nano.train_reconstruction import train_reconstruction
 from jobs.nano.train_text_to_image import train_text_to_image
+from jobs.nano.train_textured import train_textured
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -64,6 +65,31 @@ def reconstruction(
 
 
 @app.command()
+def textured(
+    data: DataOption,
+    output: OutputOption,
+    minutes: MinutesOption = 60,
+    steps: StepsOption = 100_000,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Train picture → textured 3D with material; writes ``stable_fast_3d/`` under the output.
+
+    Needs ``triposr/`` there: its image encoder is taken over.
+    """
+    device = _prepare(threads)
+    schedule = Schedule(steps=steps, minutes=minutes)
+    train_textured(
+        data,
+        output / "stable_fast_3d",
+        encoder_from=output / "triposr",
+        schedule=schedule,
+        seed=seed,
+        device=device,
+    )
+
+
+@app.command()
 def text(
     data: DataOption,
     output: OutputOption,
@@ -87,9 +113,10 @@ def everything(
     seed: SeedOption = 0,
     threads: ThreadsOption = 2,
 ) -> None:
-    """Make the samples, then train both networks one after the other."""
+    """Make the samples, then train the networks one after the other."""
     samples(data, workers=threads)
     reconstruction(data, output, minutes=minutes, seed=seed, threads=threads)
+    textured(data, output, minutes=minutes, seed=seed, threads=threads)
     text(data, output, minutes=minutes, seed=seed, threads=threads)
 
 

@@ -57,5 +57,6 @@ BUILT_IN_CAPABILITIES: dict[str, ModelCapabilities] = {
 BUILT_IN_IMPLEMENTATIONS: dict[str, str] = {
     "mvdream": "dream_cad.models.mvdream:MVDream",
     "triposr": "dream_cad.models.triposr:TripoSR",
+    "stable-fast-3d": "dream_cad.models.stable_fast_3d:StableFast3D",
     "hunyuan3d-mini": "dream_cad.models.hunyuan3d_mini:Hunyuan3DMini",
 }

@@ -53,6 +53,15 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         ),
         license="MIT",
     ),
+    "stable-fast-3d": PublishedCheckpoint(
+        repo_id="stabilityai/stable-fast-3d",
+        revision="f0c9a8ffd62cb1bbc8a7a53c9f87a0be1b6be778",
+        files=(
+            PublishedFile("config.yaml"),
+            PublishedFile("model.safetensors", size=4_024_289_892),
+        ),
+        license="Stability AI Community License",
+    ),
     "hunyuan3d-mini": PublishedCheckpoint(
         repo_id="tencent/Hunyuan3D-2mini",
         revision="f90a0f7df7d5e6f71109cf333f6a95a0ae3194a6",

@@ -23,13 +23,15 @@ def tokens_to_planes(tokens: Tensor, plane_size: int) -> Tensor:
     return tokens.view(batch, channels, 3, plane_size, plane_size).transpose(1, 2)
 
 
-def sample_triplane(planes: Tensor, points: Tensor) -> Tensor:
+def sample_triplane(planes: Tensor, points: Tensor, *, align_corners: bool = False) -> Tensor:
     """Sample three feature planes bilinearly at 3D points and concatenate the results.
 
     Args:
         planes: (B, 3, C, H, W) float; planes ordered xy, xz, yz (TripoSR spec, "field query").
         points: (B, P, 3) in units of the half box: the planes cover [-1, 1]. Outside, and for
             half a texel inside the border, features blend with zero.
+        align_corners: the outer texels' centres, instead of their rims, lie at -1 and 1; features
+            then drop to zero beyond the border only.
 
     Returns:
         (B, P, 3 * C) in the dtype of ``planes``, plane-major.
@@ -49,6 +51,6 @@ def sample_triplane(planes: Tensor, points: Tensor) -> Tensor:
         grid.reshape(batch * 3, 1, -1, 2).to(planes.dtype),
         mode="bilinear",
         padding_mode="zeros",
-        align_corners=False,
+        align_corners=align_corners,
     )
     return sampled.view(batch, 3 * channels, -1).transpose(1, 2)

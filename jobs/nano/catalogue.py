@@ -65,6 +65,17 @@ MATERIALS: dict[str, float] = {  # highlight strength
     "metal": 0.3,
 }
 
+# Roughness and metallic that a renderer would need to show the same; what the highlight cannot tell
+# apart (wood, stone, nothing said) is equally rough.
+ROUGHNESS_METALLIC: dict[str, tuple[float, float]] = {
+    "": (0.85, 0.0),
+    "wooden": (0.85, 0.0),
+    "stone": (0.85, 0.0),
+    "plastic": (0.5, 0.0),
+    "ceramic": (0.35, 0.0),
+    "metal": (0.2, 1.0),
+}
+
 TEMPLATES = ("{}", "a {}", "a {}", "a {}", "the {}", "a picture of a {}", "game asset {}")
 _SIZE_WORDS = ("", "", "", "", "small", "big", "simple", "old", "modern", "toy", "little", "large")
 _STRETCH_WORDS: dict[str, tuple[float, float, float]] = {
@@ -110,6 +121,12 @@ def make_item(seed: int, *, category: str | None = None, color: str | None = Non
     solid = Solid.pack(parts, _palette(rng, color_name, material)).normalized()
     caption = _caption(rng, str(rng.choice(names)), color_name, material, stretch_word)
     return Item(solid, category, color_name, caption, MATERIALS[material])
+
+
+def material_of(caption: str) -> str:
+    """Return the material that a caption names, "" if none."""
+    words = caption.split()
+    return next((name for name in MATERIALS if name and name in words), "")
 
 
 def vocabulary() -> list[str]:

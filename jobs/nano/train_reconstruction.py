@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
-from jobs.nano.dataset import load_shard
+from jobs.nano.dataset import Shard, load_shard
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
+from jobs.nano.render import BACKGROUND
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ enough for linear interpolation in ``exp`` space to give smooth surfaces."""
 _COLOR_REACH = 0.06
 _COLOR_WEIGHT = 2.0
 _DICE_WEIGHT = 0.5
+_GREY = BACKGROUND / 255.0
 
 
 @dataclass
@@ -50,12 +52,15 @@ class Samples:
     def grow(self) -> None:
         """Load the shards that have appeared since."""
         for path in sorted(set(self.folder.glob("shard_????.npz")) - self._seen):
-            shard = load_shard(path)
             self._seen.add(path)
-            self.pictures.extend(shard.pictures)
-            self.points.extend(shard.points)
-            self.distances.extend(shard.distances)
-            self.colors.extend(shard.colors)
+            self.keep(load_shard(path))
+
+    def keep(self, shard: Shard) -> None:
+        """Add the samples of one shard."""
+        self.pictures.extend(shard.pictures)
+        self.points.extend(shard.points)
+        self.distances.extend(shard.distances)
+        self.colors.extend(shard.colors)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -79,7 +84,7 @@ def batches(
             window = slice(part, part + points)
             pictures = np.stack([samples.pictures[i][..., :3] for i in chosen])
             yield (
-                _augment(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0, rng),
+                augment(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0, rng),
                 torch.from_numpy(np.stack([samples.points[i][window] for i in chosen])).float(),
                 torch.from_numpy(np.stack([samples.distances[i][window] for i in chosen])).float(),
                 torch.from_numpy(np.stack([samples.colors[i][window] for i in chosen])).float()
@@ -88,25 +93,31 @@ def batches(
         samples.grow()
 
 
-def _augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blur, shift, scale and noise as the text stage and matting would."""
+def augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur, shift, scale and noise as the text stage and matting would.
+
+    Args:
+        pictures: (B, 3, S, S) colours on BACKGROUND, or with their mask (B, 4, S, S), in [0, 1].
+        rng: source of the changes.
+    """
     size = pictures.shape[-1]
     if rng.random() < 0.5:
         small = int(rng.integers(size // 3, size))
         pictures = F.interpolate(pictures, size=(small, small), mode="bilinear", antialias=True)
         pictures = F.interpolate(pictures, size=(size, size), mode="bilinear")
-    count = pictures.shape[0]
+    count, channels = pictures.shape[:2]
     zoom = torch.from_numpy(rng.uniform(0.94, 1.08, count)).float()
     shift = torch.from_numpy(rng.uniform(-0.05, 0.05, (count, 2))).float()
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    grey = 127.0 / 255.0
-    pictures = F.grid_sample(pictures - grey, grid, align_corners=False) + grey
+    empty = torch.tensor([_GREY, _GREY, _GREY, 0.0])[:channels].view(1, -1, 1, 1)
+    moved = F.grid_sample(pictures - empty, grid, align_corners=False) + empty
+    colors, mask = moved[:, :3], moved[:, 3:]
     gain = torch.from_numpy(rng.uniform(0.92, 1.08, (count, 1, 1, 1))).float()
-    noise = torch.from_numpy(rng.normal(0, 0.015, pictures.shape)).float()
-    return (pictures * gain + noise).clamp(0.0, 1.0)
+    noise = torch.from_numpy(rng.normal(0, 0.015, colors.shape)).float()
+    return torch.cat([colors * gain + noise, mask], dim=1).clamp(0.0, 1.0)
 
 
 def reconstruction_loss(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,16 @@ import trimesh
 from numpy.typing import NDArray
 
 from dream_cad.mesh import box_unwrap
+from dream_cad.mesh.bake import bake_normal_map
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.normals import indexed_normals
 from dream_cad.mesh.remesh import remesh
 from dream_cad.mesh.tangents import published_tangents
 from dream_cad.mesh.texels import rasterize_texels
-from dream_cad.mesh.texture_fill import dilate, to_uint8
+from dream_cad.mesh.texture_fill import dilate, dilation_rounds, to_uint8
 from dream_cad.mesh.uv_overlap import triangles_overlap
+from dream_cad.surface.marching_tets import march_tets
+from dream_cad.surface.tet_grid import TetGrid, tet_grid
 from tests.reference.cases import Case
 
 Outputs = dict[str, Any]
@@ -27,6 +32,8 @@ MIN_SAME_UV = 0.97
 # Another layer of one face stretches its neighbours' by this much at most.
 _LAYER_STRETCH = 0.01
 _AREA_TOLERANCE = 0.05
+# Spec, section 12: (x, y, z) -> (-y, z, -x); half a turn from the frame of our own exports.
+GLTF_FROM_PUBLISHED = np.array([[0, -1, 0], [0, 0, 1], [-1, 0, 0]], dtype=np.float32)
 
 
 def vertex_normals(case: Case) -> Outputs:
@@ -158,3 +165,74 @@ def check_remesh(case: Case) -> None:
         assert mesh.area == pytest.approx(want["area"], rel=_AREA_TOLERANCE), name
         assert mesh.is_watertight == want["watertight"], name
         assert mesh.euler_number == want["euler"], name
+
+
+def published_textures(
+    vertices: NDArray[Any],
+    faces: NDArray[Any],
+    face_uvs: NDArray[Any],
+    query: Callable[[NDArray[Any]], tuple[NDArray[Any], ...]],
+    size: int,
+) -> Outputs:
+    """Bake and export as published: flat inward normals, texel corners, legacy dither."""
+    atlas = box_unwrap.split_corners(faces, face_uvs)
+    split = vertices[atlas.vmapping]
+    normals = indexed_normals(split, atlas.faces)
+    tangents = published_tangents(split, atlas.faces, atlas.uvs[atlas.faces], normals)
+    texels = rasterize_texels(atlas.faces, atlas.uvs, texture_size=size, sample_at="corner")
+    albedo, bumps = query(texels.interpolate(split))
+    bump = bake_normal_map(texels, bumps, normals, tangents)
+    random = legacy_random(0)
+    grown = [
+        dilate(image, texels.mask, dilation_rounds(size))
+        for image in (texels.to_image(albedo), bump)
+    ]
+    is_flat = (grown[1] == np.array([0.5, 0.5, 1.0], np.float32)).all(axis=-1)
+    return {
+        "out_v": vertices @ GLTF_FROM_PUBLISHED.T,
+        "out_f": faces,
+        "bake_mask": texels.mask,
+        "base_u8": to_uint8(grown[0], random),
+        "bump_u8": to_uint8(grown[1], random, where=is_flat),
+    }
+
+
+def real_grid(case: Case) -> Outputs:
+    """The analytic field of the case on the full grid; checks its statistics on the way."""
+    grid = tet_grid(case.config["resolution"])
+    radius = case.config["radius"]
+    stats = case.data["stats"]["formula_grid"]
+    check_grid(grid, stats)
+    x, y, z = (2 * radius * grid.vertices.astype(np.float64) - radius).T
+    wave = 0.08 * np.sin(6 * x + 1) * np.cos(5 * y) * np.sin(4 * z + 0.5)
+    level = (0.55 - np.sqrt(x**2 + 1.3 * y**2 + 0.8 * z**2) + wave).astype(np.float32)
+    raw = np.stack([np.sin(40 * x), np.cos(35 * y), np.sin(30 * z + 1)], axis=1)
+    assert int((level > 0).sum()) == stats["inside_vertices"]
+    plain = march_tets(grid, level)
+    moved = march_tets(grid, level, lambda used: raw[used].astype(np.float32))
+    for made, facts in ((plain, stats["mesh_without_deformation"]), (moved, stats["mesh"])):
+        mesh = trimesh.Trimesh(2 * radius * made.vertices - radius, made.faces, process=False)
+        assert (len(mesh.vertices), len(mesh.faces)) == (facts["vertices"], facts["faces"])
+        assert mesh.area == pytest.approx(facts["area"], rel=1e-4)
+        assert mesh.volume == pytest.approx(facts["signed_volume"], rel=1e-4)
+        assert (mesh.is_watertight, mesh.euler_number) == (facts["watertight"], facts["euler"])
+    vertices = np.float32(2 * radius) * moved.vertices - np.float32(radius)
+    normals = indexed_normals(vertices, moved.faces)
+    positions, directions = box_unwrap.align(vertices, normals)
+    side, uvs = box_unwrap.project_on_box(positions, directions, moved.faces)
+    uvs = box_unwrap.rotate_sides(positions, directions, moved.faces, uvs, side)
+    layer = box_unwrap.assign_layers(positions, moved.faces, uvs, side)
+    return {"atlas_hist": np.bincount(layer, minlength=13)}
+
+
+def check_grid(grid: TetGrid, stats: dict[str, Any]) -> None:
+    """Vertices and tetrahedra are the published ones, whatever their order."""
+    whole = np.rint(grid.vertices.astype(np.float64) * grid.resolution).astype(np.int64)
+    code = (whole[:, 0] * 1000 + whole[:, 1]) * 1000 + whole[:, 2]
+    tets = np.sort(code[grid.tets], axis=1)
+    tets = tets[np.lexsort(tets.T[::-1])]
+    assert len(grid.vertices) == stats["grid_vertices"]
+    assert len(grid.tets) == stats["tets"]
+    for array, name in ((np.sort(code), "vertices"), (tets, "tets")):
+        digest = hashlib.sha256(np.ascontiguousarray(array, dtype="<i8").tobytes()).hexdigest()
+        assert digest == stats[f"sha256_{name}"]

@@ -1,0 +1,263 @@
+"""Train Stable Fast 3D's architecture at nano size: picture → occupancy, colour, normal, material."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
+from dream_cad.models.stable_fast_3d.config_file import write_config
+from dream_cad.models.stable_fast_3d.network import StableFast3DNetwork
+from jobs.nano.catalogue import ROUGHNESS_METALLIC, material_of
+from jobs.nano.dataset import Shard
+from jobs.nano.normals import shard_normals
+from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
+from jobs.nano.train_reconstruction import SOFTNESS, Samples, augment
+
+logger = logging.getLogger(__name__)
+
+_REACH = 0.06
+"""Colours and normals are learnt within so far of the surface."""
+
+_WEIGHTS = {"dice": 0.5, "color": 2.0, "normal": 0.1, "material": 0.05}
+_MARGIN = 0.02
+"""Material targets stay so far from 0 and 1, where the Beta density has no bound."""
+
+
+@dataclass
+class TexturedSamples(Samples):
+    """Samples with normals and materials; normals are computed once beside the shards."""
+
+    normals: list[NDArray[np.int8]] = field(default_factory=list)
+    materials: list[tuple[float, float]] = field(default_factory=list)
+
+    def keep(self, shard: Shard) -> None:
+        """Add the samples of one shard."""
+        super().keep(shard)
+        self.normals.extend(shard_normals(shard, self.folder / "normals"))
+        self.materials.extend(ROUGHNESS_METALLIC[material_of(text)] for text in shard.captions)
+
+
+class Batch(NamedTuple):
+    """Pictures (B, 4, S, S), points (B, P, 3), and what is true there and about the object."""
+
+    pictures: Tensor
+    points: Tensor
+    distances: Tensor
+    colors: Tensor
+    normals: Tensor
+    materials: Tensor
+
+
+def batches(
+    samples: TexturedSamples, batch_size: int, points: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Yield batches for ever."""
+
+    def stack(arrays: list[NDArray[np.generic]], chosen: NDArray[np.intp], window: slice) -> Tensor:
+        return torch.from_numpy(np.stack([arrays[i][window] for i in chosen])).float()
+
+    while True:
+        order = rng.permutation(len(samples))
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            chosen = order[start : start + batch_size]
+            first = rng.integers(0, len(samples.points[0]) - points + 1)
+            window = slice(first, first + points)
+            pictures = stack(samples.pictures, chosen, slice(None))  # type: ignore[arg-type]
+            yield Batch(
+                augment(pictures.permute(0, 3, 1, 2) / 255.0, rng),
+                stack(samples.points, chosen, window),  # type: ignore[arg-type]
+                stack(samples.distances, chosen, window),  # type: ignore[arg-type]
+                stack(samples.colors, chosen, window) / 255.0,  # type: ignore[arg-type]
+                stack(samples.normals, chosen, window) / 127.0,  # type: ignore[arg-type]
+                torch.tensor([samples.materials[i] for i in chosen]),
+            )
+        samples.grow()
+
+
+def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the loss and the occupancy IoU of the points.
+
+    Occupancy and colour as in ``train_reconstruction``; one minus the cosine of the normals, and
+    the negative log-likelihood of roughness and metallic under the predicted Beta distributions.
+    """
+    pictures, points, distances, colors, normals, materials = batch
+    planes = network.scene_codes(network.direct_codes(pictures[:, :3]))
+    features = network.features(planes, points)
+    logit = network.decoder.raw("density", features)[..., 0] - network.config.threshold_logit
+    target = torch.sigmoid(-distances / SOFTNESS)
+    loss = F.binary_cross_entropy_with_logits(logit, target)
+    filled = torch.sigmoid(logit)
+    overlap = 2.0 * (filled * target).sum(1) + 1.0
+    dice = 1.0 - overlap / (filled.square().sum(1) + target.square().sum(1) + 1.0)
+    near = (distances.abs() < _REACH).float()
+    seen = network.decoder(features, "features", "perturb_normal")
+    color_error = (seen["features"] - colors).square().sum(-1)
+    normal_error = 1.0 - (seen["perturb_normal"] * F.normalize(normals, dim=-1)).sum(-1)
+    count = near.sum().clamp(min=1.0)
+    loss = loss + _WEIGHTS["dice"] * dice.mean()
+    loss = loss + _WEIGHTS["color"] * (color_error * near).sum() / count
+    loss = loss + _WEIGHTS["normal"] * (normal_error * near).sum() / count
+    loss = loss + _WEIGHTS["material"] * material_loss(network, pictures, materials)
+    inside, truth = logit > 0, distances < 0
+    iou = (inside & truth).sum() / (inside | truth).sum().clamp(min=1)
+    return loss, iou.detach()
+
+
+def material_loss(network: StableFast3DNetwork, pictures: Tensor, materials: Tensor) -> Tensor:
+    """Return the negative log-likelihood of (B, 2) roughness and metallic."""
+    estimator = network.image_estimator
+    found = estimator.distributions(estimator.features(pictures[:, :3] * pictures[:, 3:]))
+    targets = materials.clamp(_MARGIN, 1.0 - _MARGIN)
+    losses = [
+        -torch.distributions.Beta(*found[name]).log_prob(targets[:, column]).mean()
+        for column, name in enumerate(("roughness", "metallic"))
+    ]
+    return losses[0] + losses[1]
+
+
+def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of the transformer layers, which Muon updates."""
+    parts = ("main_blocks.", "resblocks.")
+    return [
+        parameter
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 2 and any(part in name for part in parts)
+    ]
+
+
+_ENCODER_NAMES = {
+    "attention.attention.": "attention.attention.",
+    "attention.output.": "attention.output.",
+    "intermediate.dense.": "mlp.fc1.",
+    "output.dense.": "mlp.fc2.",
+    "layernorm_before.": "norm1.",
+    "layernorm_after.": "norm2.",
+}
+
+
+def adopt_encoder(network: StableFast3DNetwork, triposr: Path) -> None:
+    """Take the image encoder of nano TripoSR, whose layers are DINOv2's without modulation.
+
+    It has learnt to read the same pictures; it stays as it is, which halves a step's cost.
+    """
+    prefix = "image_tokenizer.model."
+    encoder = network.image_tokenizer.model
+    state = {
+        key: torch.zeros_like(value) if "modulation" in key else value
+        for key, value in encoder.state_dict().items()
+    }
+    for key, value in load_file(triposr / "model.safetensors").items():
+        if key.startswith(prefix) and ".pooler." not in key:
+            state[_dinov2_name(key.removeprefix(prefix))] = value.float()
+    encoder.load_state_dict(state)
+    encoder.requires_grad_(False)
+    network.camera_embedder.requires_grad_(False)
+
+
+def _dinov2_name(key: str) -> str:
+    if not key.startswith("encoder.layer."):
+        return key
+    number, _, rest = key.removeprefix("encoder.layer.").partition(".")
+    old = next(name for name in _ENCODER_NAMES if rest.startswith(name))
+    return f"encoder.layer.{number}.{_ENCODER_NAMES[old]}{rest.removeprefix(old)}"
+
+
+def initialize(network: StableFast3DNetwork, seed: int) -> None:
+    """Give the layers small random weights, the density its surface level, the offsets zero."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0 if name.endswith(("weight", "lambda1")) else 0.0)
+            elif name.startswith(("decoder.", "post_processor.", "image_estimator.heads.")):
+                nn.init.kaiming_normal_(parameter)
+            else:
+                parameter.normal_(0.0, min(0.03, 1.0 / math.sqrt(parameter[0].numel())))
+        network.tokenizer.embeddings.normal_(0.0, 0.5)
+        nn.init.normal_(network.backbone.latent_init, std=0.5)
+        nn.init.normal_(network.image_estimator.model.visual.proj, std=0.1)
+        density = _last(network, "density")
+        density.weight.mul_(0.3)
+        density.bias.fill_(network.config.threshold_logit - 1.0)
+        # Linear interpolation finds the surface of a smooth density; offsets are left at zero.
+        _last(network, "vertex_offset").weight.zero_()
+
+
+def _last(network: StableFast3DNetwork, head: str) -> nn.Linear:
+    return cast(nn.Linear, cast(nn.Sequential, network.decoder.heads[head])[-1])
+
+
+def save_checkpoint(config: StableFast3DConfig, state: dict[str, Tensor], folder: Path) -> None:
+    """Write ``config.yaml`` and float16 ``model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder / "config.yaml")
+    half = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
+    save_file(half, folder / "model.safetensors")
+
+
+def train_textured(
+    data: Path,
+    folder: Path,
+    *,
+    encoder_from: Path,
+    schedule: Schedule,
+    batch_size: int = 32,
+    points: int = 768,
+    rate: float = 2e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    start_from: Path | None = None,
+) -> None:
+    """Train on the shards in ``data`` and write the averaged weights to ``folder``.
+
+    Args:
+        data: folder of the shards.
+        folder: gets the checkpoint, every 100 steps and at the end.
+        encoder_from: folder of a nano TripoSR.
+        schedule: steps, time and learning-rate factor.
+        batch_size: objects a step.
+        points: field queries an object.
+        rate: highest learning rate.
+        seed: of weights, order and augmentation.
+        device: torch device.
+        start_from: a folder written before, whose weights are trained on.
+    """
+    config = StableFast3DConfig.nano()
+    network = StableFast3DNetwork(config)
+    initialize(network, seed)
+    adopt_encoder(network, encoder_from)
+    if start_from is not None:
+        weights = load_file(start_from / "model.safetensors")
+        network.load_state_dict({key: value.float() for key, value in weights.items()})
+    network.to(device).train()
+    optimizer = Optimizer(network, hidden_matrices(network), rate)
+    average = WeightAverage(network)
+    source = batches(TexturedSamples(data), batch_size, points, np.random.default_rng(seed))
+    running = np.zeros(2)
+    step = 0
+    while schedule.progress(step) < 1.0:
+        batch = Batch(*(tensor.to(device) for tensor in next(source)))
+        loss, iou = reconstruction_loss(network, batch)
+        optimizer.step(loss, schedule.factor(step))
+        average.update(network)
+        step += 1
+        running += (loss.item(), iou.item())
+        if step % 50 == 0:
+            done = 100 * schedule.progress(step)
+            logger.info("step %d (%.1f %%) loss %.4f iou %.3f", step, done, *(running / 50))
+            running[:] = 0
+        if step % 100 == 0:
+            save_checkpoint(config, average.state, folder)
+    save_checkpoint(config, average.state, folder)
