@@ -1,7 +1,8 @@
 """Make the nano checkpoints: ``python -m jobs.train_nano all --data DIR --output DIR``.
 
 Four stages, each resumable by itself: procedural samples, the reconstruction network, the textured
-one (Stable Fast 3D's architecture) and the text-to-image network. On two CPU cores the two trainings run side by side, one core each.
+one (Stable Fast 3D's architecture) and the text-to-image network. On two CPU cores two trainings
+run side by side, one core each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jobs.nano.dataset import SHARD_ITEMS, make_dataset
 from jobs.nano.optimizer import Schedule
 from jobs.nano.train_reconstruction import train_reconstruction
 from jobs.nano.train_text_to_image import train_text_to_image
-from jobs.nano.train_textured import train_textured
+from jobs.nano.train_textured import train_material, train_textured
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -28,6 +29,8 @@ MinutesOption = Annotated[float, typer.Option(min=0.1, help="Wall-clock budget."
 StepsOption = Annotated[int, typer.Option(min=1, help="Most optimiser steps.")]
 SeedOption = Annotated[int, typer.Option(min=0)]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads of the training.")]
+
+_MATERIAL_SHARE = 0.2
 
 
 def _prepare(threads: int) -> str:
@@ -87,6 +90,8 @@ def textured(
         seed=seed,
         device=device,
     )
+    refinement = Schedule(steps=steps, minutes=_MATERIAL_SHARE * minutes)
+    train_material(data, output / "stable_fast_3d", schedule=refinement)
 
 
 @app.command()

@@ -54,7 +54,7 @@ def tet_grid(resolution: int) -> TetGrid:
     codes = codes[lattice.is_inside(codes).any(axis=1)]
     codes = _cut(codes, lattice)
     rank, order = _number_by_first_use(codes, lattice)
-    vertices = lattice.half_units(order) / np.float32(_HALVES * resolution)
+    vertices = lattice.half_units(order).astype(np.float32) / np.float32(_HALVES * resolution)
     tets = rank[codes]
     for array in (vertices, tets):
         array.setflags(write=False)  # shared by everyone who asks for this resolution
@@ -74,7 +74,8 @@ class _Lattice:
     def encode(self, half_units: NDArray[np.int32]) -> NDArray[np.int32]:
         shifted = half_units + np.int32(_HALVES * _SHIFT)
         code = (shifted[..., 0] * self.base + shifted[..., 1]) * self.base + shifted[..., 2]
-        return code.astype(np.int32, copy=False)
+        packed: NDArray[np.int32] = code.astype(np.int32, copy=False)
+        return packed
 
     def half_units(self, codes: NDArray[np.int32]) -> NDArray[np.int32]:
         rest, z = np.divmod(codes, np.int32(self.base))
@@ -94,8 +95,8 @@ class _Lattice:
     def is_outside(self, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether points lie beyond the cube's sides."""
         half = self.half_units(codes)
-        beyond: NDArray[np.bool_] = ((half < 0) | (half > _HALVES * self.resolution)).any(axis=-1)
-        return beyond
+        beyond = (half < 0) | (half > _HALVES * self.resolution)
+        return np.asarray(beyond.any(axis=-1))
 
 
 def _tile_codes(lattice: _Lattice) -> NDArray[np.int32]:
@@ -104,7 +105,8 @@ def _tile_codes(lattice: _Lattice) -> NDArray[np.int32]:
     starts = np.arange(lattice.resolution // EDGE + 1, dtype=np.int32) * (_HALVES * EDGE)
     z, y, x = np.meshgrid(starts, starts, starts, indexing="ij")
     shift = ((x * lattice.base + y) * lattice.base + z).astype(np.int32)
-    return (shift.reshape(-1, 1, 1) + tile).reshape(-1, 4)
+    codes: NDArray[np.int32] = (shift.reshape(-1, 1, 1) + tile).reshape(-1, 4)
+    return codes
 
 
 def _number_by_first_use(

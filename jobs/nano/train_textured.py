@@ -1,4 +1,4 @@
-"""Train Stable Fast 3D's architecture at nano size: picture → occupancy, colour, normal, material."""
+"""Train Stable Fast 3D's architecture at nano size: picture → shape, colour, material."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _REACH = 0.06
 """Colours and normals are learnt within so far of the surface."""
 
 _WEIGHTS = {"dice": 0.5, "color": 2.0, "normal": 0.1, "material": 0.05}
-_MARGIN = 0.02
-"""Material targets stay so far from 0 and 1, where the Beta density has no bound."""
+_MARGIN = 0.01
+"""The Beta distributions' parameters are kept so far above 1, where their mode is smooth."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Ten
     """Return the loss and the occupancy IoU of the points.
 
     Occupancy and colour as in ``train_reconstruction``; one minus the cosine of the normals, and
-    the negative log-likelihood of roughness and metallic under the predicted Beta distributions.
+    the material's error.
     """
     pictures, points, distances, colors, normals, materials = batch
     planes = network.scene_codes(network.direct_codes(pictures[:, :3]))
@@ -116,15 +116,21 @@ def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Ten
 
 
 def material_loss(network: StableFast3DNetwork, pictures: Tensor, materials: Tensor) -> Tensor:
-    """Return the negative log-likelihood of (B, 2) roughness and metallic."""
+    """Return the squared error of (B, 2) roughness and metallic under the distributions' modes.
+
+    Both parameters are kept above 1: there the mode is smooth, and says "in between" where the
+    picture does not tell; the likelihood would prefer two peaks, whose published mode is 1.
+    """
     estimator = network.image_estimator
     found = estimator.distributions(estimator.features(pictures[:, :3] * pictures[:, 3:]))
-    targets = materials.clamp(_MARGIN, 1.0 - _MARGIN)
-    losses = [
-        -torch.distributions.Beta(*found[name]).log_prob(targets[:, column]).mean()
-        for column, name in enumerate(("roughness", "metallic"))
-    ]
-    return losses[0] + losses[1]
+    loss = torch.zeros((), device=pictures.device)
+    for column, name in enumerate(("roughness", "metallic")):
+        alpha, beta = found[name]
+        above, below = (alpha - 1).clamp(min=_MARGIN), (beta - 1).clamp(min=_MARGIN)
+        error = (above / (above + below) - materials[:, column]).square()
+        low = F.relu(1 + _MARGIN - alpha) + F.relu(1 + _MARGIN - beta)
+        loss = loss + (error + low).mean()
+    return loss
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
@@ -261,3 +267,41 @@ def train_textured(
         if step % 100 == 0:
             save_checkpoint(config, average.state, folder)
     save_checkpoint(config, average.state, folder)
+
+
+def train_material(
+    data: Path, folder: Path, *, schedule: Schedule, batch_size: int = 64, seed: int = 1
+) -> None:
+    """Go on with the material estimator alone, on the CPU; its steps cost next to nothing.
+
+    Args:
+        data: folder of the shards.
+        folder: checkpoint of ``train_textured``, which is written anew.
+        schedule: steps, time and learning-rate factor.
+        batch_size: objects a step.
+        seed: of the estimator's weights, order and augmentation.
+    """
+    config = StableFast3DConfig.nano()
+    network = StableFast3DNetwork(config)
+    initialize(network, seed)
+    trained = load_file(folder / "model.safetensors")
+    state = {key: value for key, value in trained.items() if "image_estimator" not in key}
+    network.load_state_dict(state, strict=False)
+    network.requires_grad_(False)
+    network.image_estimator.requires_grad_(True)
+    optimizer = Optimizer(network.image_estimator, [], 2e-3)
+    average = WeightAverage(network.image_estimator)
+    source = batches(TexturedSamples(data), batch_size, 1, np.random.default_rng(seed))
+    running, step = 0.0, 0
+    while schedule.progress(step) < 1.0:
+        batch = next(source)
+        loss = material_loss(network, batch.pictures, batch.materials)
+        optimizer.step(loss, schedule.factor(step))
+        average.update(network.image_estimator)
+        step += 1
+        running += loss.item()
+        if step % 200 == 0:
+            logger.info("material step %d loss %.4f", step, running / 200)
+            running = 0.0
+    named = {f"image_estimator.{key}": value for key, value in average.state.items()}
+    save_checkpoint(config, state | named, folder)

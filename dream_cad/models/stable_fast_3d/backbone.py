@@ -73,7 +73,7 @@ class FuseBlock(nn.Module):
         if z.requires_grad:
             return z + self._feed(z)
         # The hidden layer is eight times as wide as the stream: in parts, to keep memory low.
-        parts = [part + self._feed(part) for part in z.split(_TOKENS_PER_PART, dim=1)]
+        parts = [part + self._feed(part) for part in torch.split(z, _TOKENS_PER_PART, dim=1)]
         return torch.cat(parts, dim=1)
 
     def _feed(self, z: Tensor) -> Tensor:

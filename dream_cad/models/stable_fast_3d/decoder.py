@@ -23,6 +23,7 @@ class PostProcessor(nn.Module):
 
     def __init__(self, config: PostProcessorConfig) -> None:
         super().__init__()
+        self.config = config
         kernel = config.conv_kernel_size
         widths = [config.in_channels] * config.conv_layers
         layers: list[nn.Module] = []
@@ -34,11 +35,13 @@ class PostProcessor(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """Map planes (B, 3, C, p, p) to (B, 3, out_channels, s * p, s * p)."""
+        scale, (height, width) = self.config.scale_factor, planes.shape[-2:]
+        size = (self.config.out_channels, scale * height, scale * width)
         if planes.requires_grad:
-            return self._upsample(planes.flatten(0, 1)).unflatten(0, planes.shape[:2])
+            return self._upsample(planes.flatten(0, 1)).view(*planes.shape[:2], *size)
         # One plane after the other: the wide layers of three would take three times the memory.
-        done = [self._upsample(plane) for plane in planes.flatten(0, 1).split(1)]
-        return torch.cat(done).unflatten(0, planes.shape[:2])
+        done = [self._upsample(plane) for plane in torch.split(planes.flatten(0, 1), 1)]
+        return torch.cat(done).view(*planes.shape[:2], *size)
 
     def _upsample(self, planes: Tensor) -> Tensor:
         out: Tensor = self.upsample(planes)

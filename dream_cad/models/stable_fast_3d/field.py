@@ -52,7 +52,7 @@ class SceneField:
         device = self.planes.device
         chunk = CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK
         found: dict[str, list[Tensor]] = {name: [] for name in heads}
-        for part in points.split(chunk):
+        for part in torch.split(points, chunk):
             scaled = part.to(device)[None] / self.radius
             features = sample_triplane(self.planes[None], scaled, align_corners=True)[0]
             for name, values in self.decoder(features, *heads).items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,7 +75,7 @@ class ModulatedDinov2(nn.Module):
         """Map normalised pictures (B, 3, H, W) and conditions (B, D) to tokens (B, N, C)."""
         x = self.embeddings(images)
         for layer in self.encoder.layer:
-            x = layer.modulate(x, condition)
+            x = cast(ModulatedLayer, layer).modulate(x, condition)
         out: Tensor = self.layernorm(x)
         return out
 

@@ -72,7 +72,7 @@ def condition_image(
     """
     if rgba.mode != "RGBA":
         raise InvalidConfigError(f"The picture has mode {rgba.mode}; RGBA is needed.")
-    pixels = np.asarray(rgba.resize((size, size))).astype(np.float32) / 255
+    pixels = np.asarray(rgba.resize((size, size)), dtype=np.float32) / np.float32(255)
     mask = pixels[..., 3:]
     behind = np.array(background, dtype=np.float32)
     return ConditionImage(behind + (pixels[..., :3] - behind) * mask, mask)
