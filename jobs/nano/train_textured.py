@@ -20,7 +20,7 @@ from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
 from dream_cad.models.stable_fast_3d.config_file import write_config
 from dream_cad.models.stable_fast_3d.network import StableFast3DNetwork
 from jobs.nano.catalogue import ROUGHNESS_METALLIC, material_of
-from jobs.nano.dataset import Shard
+from jobs.nano.dataset import BOX, Shard
 from jobs.nano.normals import shard_normals
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 from jobs.nano.train_reconstruction import SOFTNESS, Samples, augment
@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 _REACH = 0.06
 """Colours and normals are learnt within so far of the surface."""
 
-_WEIGHTS = {"dice": 0.5, "color": 2.0, "normal": 0.1, "material": 0.05}
+_WEIGHTS = {"dice": 0.5, "color": 2.0, "normal": 0.1, "material": 0.5}
+_RIM_SHARE = 16
 _MARGIN = 0.01
 """The Beta distributions' parameters are kept so far above 1, where their mode is smooth."""
 
@@ -75,15 +76,33 @@ def batches(
             first = rng.integers(0, len(samples.points[0]) - points + 1)
             window = slice(first, first + points)
             pictures = stack(samples.pictures, chosen, slice(None))  # type: ignore[arg-type]
+            positions = stack(samples.points, chosen, window)  # type: ignore[arg-type]
+            distances = stack(samples.distances, chosen, window)  # type: ignore[arg-type]
+            rim = torch.from_numpy(rim_points(batch_size, points // _RIM_SHARE, rng))
+            positions[:, : rim.shape[1]] = rim
+            distances[:, : rim.shape[1]] = rim.abs().amax(dim=-1) - 0.5
             yield Batch(
                 augment(pictures.permute(0, 3, 1, 2) / 255.0, rng),
-                stack(samples.points, chosen, window),  # type: ignore[arg-type]
-                stack(samples.distances, chosen, window),  # type: ignore[arg-type]
+                positions,
+                distances,
                 stack(samples.colors, chosen, window) / 255.0,  # type: ignore[arg-type]
                 stack(samples.normals, chosen, window) / 127.0,  # type: ignore[arg-type]
                 torch.tensor([samples.materials[i] for i in chosen]),
             )
         samples.grow()
+
+
+def rim_points(batch_size: int, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw (batch_size, count, 3) points between the samples' box and the field's border.
+
+    Objects end at 0.5, so it is empty there; without being told, the field has shapes there.
+    """
+    radius = StableFast3DConfig.nano().radius
+    points = rng.uniform(-radius, radius, (batch_size, count, 3))
+    side = rng.integers(0, 3, (batch_size, count, 1))
+    sign = rng.choice([-1.0, 1.0], (batch_size, count, 1))
+    np.put_along_axis(points, side, sign * rng.uniform(BOX, radius, side.shape), axis=2)
+    return points.astype(np.float32)
 
 
 def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -198,12 +198,16 @@ def parse_estimators(data: Mapping[str, Any]) -> EstimatorConfig:
         data, "image_estimator", {"hidden_features": default.hidden_features, "heads": None}
     )
     names = tuple(_material_head(head) for head in material["heads"] or ())
-    light: dict[str, Any] = {"n_layers": 1, "hidden_features": 1, "heads": None}
+    light: dict[str, Any] = {
+        "n_layers": default.illumination_layers,
+        "hidden_features": default.illumination_features,
+    }
     amplitudes = 0
     if data.get("global_estimator") is not None:
-        light |= {"n_layers": default.illumination_layers, "triplane_features": 1024}
-        light |= {"hidden_features": default.illumination_features}
-        light = _rest(data, "global_estimator", light)
+        raw = _section(data, "backbone").get("raw_triplane_channels")
+        planes = {} if raw is None else {"triplane_features": raw}
+        free = light | {"heads": None} | ({} if planes else {"triplane_features": 1024})
+        light = _rest(data, "global_estimator", free, planes)
         amplitudes = _amplitudes(light["heads"] or ())
     return EstimatorConfig(
         clip=parse_clip(_section(data, "clip")),

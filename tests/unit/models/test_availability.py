@@ -81,7 +81,7 @@ def test_nano_never_falls_back(has_nano: bool, set_settings: SetSettings) -> Non
     assert get_availability("triposr", vram_gb=80.0).available is has_nano
 
 
-@pytest.mark.parametrize("name", ["stable-fast-3d", "trellis"])
+@pytest.mark.parametrize("name", ["trellis"])
 def test_later_models_are_not_in_this_version(name: str) -> None:
     expected = ModelAvailability(False, None, "not in this version", None)
     assert get_availability(name, vram_gb=80.0) == expected

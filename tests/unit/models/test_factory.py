@@ -18,7 +18,7 @@ from dream_cad.models.factory import register_model
 from dream_cad.models.registry import ModelRegistry
 from tests.conftest import SetSettings
 
-LATER_MODELS = ["stable-fast-3d", "trellis"]
+LATER_MODELS = ["trellis"]
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 
