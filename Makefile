@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-all clean
+.PHONY: help setup demo test test-long check bench bench-all clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ GLTF_VALIDATOR := gltf-validator@2.0.0-dev.3.10
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
 
 help:
-	@echo "make setup | demo | test | check | bench | bench-all | clean"
+	@echo "make setup | demo | test | test-long | check | bench | bench-all | clean"
 
 setup: $(STAMP)
 	@:
@@ -45,6 +45,10 @@ check: setup
 
 test: check
 	@$(BIN)/python -m pytest
+
+# What takes minutes: hundreds of jobs through every fault, a benchmark suite, the logs of a request.
+test-long: setup
+	@$(BIN)/python -m pytest -m long
 
 # The smoke suite with the bundled checkpoints on Ray, recorded in MLflow (docs/benchmarks.md).
 bench: setup

@@ -42,6 +42,11 @@ def check_options(plan: ModelPlan, options: dict[str, Any], *, is_text: bool) ->
             f"{', '.join(sorted(useless))} concern the text stage, and an image needs none."
         )
     rules = model_options(plan)
+    if local := local_options(rules) & model.keys():
+        raise InvalidConfigError(
+            f"{', '.join(sorted(local))} can be set in the library only.",
+            hint="Leave it out: it names a file of the machine that generates.",
+        )
     legal = [*(rules.model_fields if rules is not None else ()), *sorted(finish_names)]
     checked = _checked(FinishOptions, finish, legal)
     return checked | (model if rules is None else _checked(rules, model, legal))
@@ -52,6 +57,17 @@ def model_options(plan: ModelPlan) -> type[BaseModel] | None:
     return resolve_implementation(plan.name).options_model()
 
 
+def local_options(rules: type[BaseModel] | None) -> set[str]:
+    """Return the options that name files: a client must not choose what a server writes."""
+    if rules is None:
+        return set()
+    return {
+        name
+        for name, field in rules.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("local")
+    }
+
+
 def options_schema(plan: ModelPlan) -> dict[str, Any]:
     """Return the JSON schema of a model's options and of the finisher's, as one flat object."""
     finish = FinishOptions.model_json_schema()["properties"]
@@ -60,7 +76,10 @@ def options_schema(plan: ModelPlan) -> dict[str, Any]:
     if rules is None:
         return {"type": "object", "properties": finish, "additionalProperties": True}
     own = rules.model_json_schema()
-    return {**own, "properties": {**finish, **own.get("properties", {})}}
+    shown = {**finish, **own.get("properties", {})}
+    for name in local_options(rules):
+        del shown[name]
+    return {**own, "properties": shown}
 
 
 def takes_option(plan: ModelPlan, name: str) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.conftest import Server, until
 
 SESSIONS = Path("/tmp/ray")
+
+pytestmark = pytest.mark.long
 _STAGES = ("job accepted", "job running", "model echo done", "result published", "job completed")
 
 

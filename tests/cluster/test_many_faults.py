@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from tests.cluster.conftest import Server, app_args, serving, until
 from tests.postgres import PostgresServer
+
+pytestmark = pytest.mark.long
 
 JOBS = 520
 PARTS = ("model-echo", "mesh-finisher", "router", "gateway")

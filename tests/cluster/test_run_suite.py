@@ -14,7 +14,7 @@ from dream_cad.benchmark.tracking import Tracking
 from tests.cluster.conftest import DEADLINE_S
 
 # mlflow 3.17 still uses what its dependencies deprecate.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def run_suite(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -85,6 +85,7 @@ class MVDreamOptions(ImageModelOptions):
         None,
         max_length=4096,
         description="File that the optimisation is kept in and taken up from (sds).",
+        json_schema_extra={"local": True},  # a path: no server takes it from a client
     )
 
     @property

@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.http.checks import check_options, options_schema
+from deployments.plan import ModelPlan
+from dream_cad.exceptions import InvalidConfigError
 from tests.unit.deployments.http.conftest import Stand, png
 
 
@@ -264,3 +267,11 @@ async def test_pictures_as_base64(stand: Stand) -> None:
     answer = await stand.client.post("/v1/jobs", json={"image": f"data:image/png;base64,{coded}"})
     assert answer.status_code == 202
     problem(await stand.client.post("/v1/jobs", json={"image": "%"}), 422)
+
+
+def test_options_that_name_files_are_refused() -> None:
+    plan = ModelPlan("mvdream", is_deployed=True, reason="for tests")
+    with pytest.raises(InvalidConfigError, match="sds_checkpoint"):
+        check_options(plan, {"sds_checkpoint": "/etc/passwd"}, is_text=True)
+    assert "sds_checkpoint" not in options_schema(plan)["properties"]
+    assert check_options(plan, {"sds_steps": 5}, is_text=True) == {"sds_steps": 5}
