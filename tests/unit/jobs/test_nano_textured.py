@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
+from dream_cad.models.stable_fast_3d.network import StableFast3DNetwork
+from dream_cad.models.stable_fast_3d.weights import load_network
+from dream_cad.models.triposr.config import TripoSRConfig
+from dream_cad.models.triposr.network import TripoSRNetwork
+from jobs.nano import train_reconstruction
+from jobs.nano.catalogue import make_item, material_of
+from jobs.nano.dataset import BOX, make_shard
+from jobs.nano.normals import inward_normals, shard_normals
+from jobs.nano.optimizer import Optimizer, Schedule
+from jobs.nano.train_textured import (
+    Batch,
+    TexturedSamples,
+    adopt_encoder,
+    batches,
+    hidden_matrices,
+    initialize,
+    material_loss,
+    reconstruction_loss,
+    rim_points,
+    train_material,
+    train_textured,
+)
+
+
+@pytest.fixture
+def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("jobs.nano.dataset.SHARD_ITEMS", 4)
+    make_shard(tmp_path, 0)
+    return tmp_path
+
+
+@pytest.fixture
+def triposr(tmp_path: Path) -> Path:
+    config = TripoSRConfig.nano()
+    folder = tmp_path / "triposr"
+    network = TripoSRNetwork(config)
+    train_reconstruction.initialize(network, 0)
+    train_reconstruction.save_checkpoint(config, network.state_dict(), folder)
+    return folder
+
+
+def first_batch(shards: Path, points: int = 256) -> Batch:
+    return next(batches(TexturedSamples(shards), 4, points, np.random.default_rng(0)))
+
+
+def test_normals_point_inwards() -> None:
+    item = make_item(3)
+    points = np.array([[0.0, 0.0, 0.9], [0.0, 0.9, 0.0]], np.float16)
+    normals = inward_normals(item, points) / 127
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=0.02)
+    assert (np.einsum("pc,pc->p", normals, points.astype(np.float32)) < 0).all()
+
+
+def test_normals_are_kept_beside_the_shards(shards: Path) -> None:
+    samples = TexturedSamples(shards)
+    (kept,) = (shards / "normals").glob("normals_*.npy")
+    stored = np.load(kept)
+    assert stored.shape == (4, 6144, 3)
+    np.testing.assert_array_equal(np.stack(samples.normals), stored)
+    np.save(kept, stored * 0)
+    shard = train_reconstruction.load_shard(shards / "shard_0000.npz")
+    assert not shard_normals(shard, shards / "normals").any()  # read, not computed again
+
+
+def test_captions_tell_the_material() -> None:
+    assert material_of("a small red metal chair") == "metal"
+    assert material_of("a red chair") == ""
+
+
+def test_the_rim_is_empty_space() -> None:
+    points = rim_points(3, 50, np.random.default_rng(0))
+    farthest = np.abs(points).max(axis=-1)
+    assert points.shape == (3, 50, 3)
+    assert farthest.min() >= BOX - 1e-6
+    assert farthest.max() <= StableFast3DConfig.nano().radius
+
+
+def test_batches_hold_what_is_true(shards: Path) -> None:
+    batch = first_batch(shards)
+    assert batch.pictures.shape == (4, 4, 128, 128)
+    assert 0.05 < batch.pictures[:, 3].mean() < 0.95
+    torch.testing.assert_close(batch.normals.norm(dim=-1), torch.ones(4, 256), atol=0.05, rtol=0)
+    assert (batch.distances[:, : 256 // 16] >= BOX - 0.5 - 1e-6).all()
+    assert set(batch.materials[:, 1].tolist()) <= {0.0, 1.0}
+
+
+def test_encoder_of_triposr_gives_its_tokens(triposr: Path) -> None:
+    network = StableFast3DNetwork(StableFast3DConfig.nano()).eval()
+    initialize(network, 0)
+    adopt_encoder(network, triposr)
+    state = {key: value.float() for key, value in load_file(triposr / "model.safetensors").items()}
+    teacher = TripoSRNetwork(TripoSRConfig.nano()).eval()
+    teacher.load_state_dict(state)
+    picture = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        got = network.image_tokenizer(picture, torch.rand(1, 8))
+        torch.testing.assert_close(got, teacher.encode_image(picture), rtol=1e-3, atol=1e-3)
+    assert not any(p.requires_grad for p in network.image_tokenizer.parameters())
+
+
+def test_training_steps_reduce_the_loss(shards: Path) -> None:
+    network = StableFast3DNetwork(StableFast3DConfig.tiny())
+    initialize(network, 0)
+    batch = first_batch(shards)
+    small = torch.nn.functional.interpolate(batch.pictures, size=(64, 64))
+    batch = batch._replace(pictures=small)
+    optimizer = Optimizer(network, hidden_matrices(network), 1e-2)
+    losses = []
+    for _ in range(10):
+        loss, _ = reconstruction_loss(network, batch)
+        losses.append(loss.item())
+        optimizer.step(loss, 1.0)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_checkpoints_load_into_the_model(shards: Path, triposr: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    schedule = Schedule(steps=1, minutes=1e6)
+    train_textured(shards, folder, encoder_from=triposr, schedule=schedule, batch_size=2, points=64)
+    before = load_file(folder / "model.safetensors")
+    train_material(shards, folder, schedule=Schedule(steps=1, minutes=1e6), batch_size=2)
+    after = load_file(folder / "model.safetensors")
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all(key.startswith("image_estimator.") for key in changed)
+    network = load_network(folder)
+    assert network.config == StableFast3DConfig.nano()
+    loss = material_loss(network, torch.rand(2, 4, 128, 128), torch.tensor([[0.5, 0.0]] * 2))
+    assert torch.isfinite(loss)
