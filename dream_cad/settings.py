@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dream_cad.exceptions import InvalidConfigError
@@ -68,6 +68,19 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger picture files are refused.")
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="Pictures with more pixels are refused before decoding."
+    )
+
+    server: str = Field(
+        "http://127.0.0.1:8000", min_length=1, description="Server that clients talk to."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key that clients send, where the server asks for one."
+    )
+    patience_s: float = Field(
+        60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which clients try again when the server is away or busy.",
     )
 
     @field_validator("cache_dir", "output_dir", "model_path")

@@ -23,8 +23,9 @@ from tenacity import retry, stop_after_attempt
 
 from deployments.plan import cluster_gpus
 from deployments.process import import_modules
-from dream_cad.cli.client import ApiClient
 from dream_cad.cli.remote import Priority
+from dream_cad.client import Client
+from dream_cad.client.fields import PriorityName
 from dream_cad.exceptions import DreamCadError
 from dream_cad.mesh.export import resolve_format
 from dream_cad.settings import get_settings
@@ -111,7 +112,7 @@ def main(
         if retry_failed:
             Manifest(storage).join(drop_failed=True)
         if via is not None:
-            with ApiClient(via, api_key) as service:
+            with Client(via, api_key) as service:
                 counts = generate_through(service, source, wishes, model, priority.value)
         else:
             counts = _generate_here(source, wishes, checkpoint, text_to_image, modules)
@@ -162,12 +163,16 @@ def generate_batch(source: Source, wishes: BatchWishes, planner: Planner) -> dic
 
 
 def generate_through(
-    service: ApiClient, source: Source, wishes: BatchWishes, model: str | None, priority: str
+    service: Client,
+    source: Source,
+    wishes: BatchWishes,
+    model: str | None,
+    priority: PriorityName,
 ) -> dict[str, int]:
     """Make what is left to make of an input by a running service; see ``generate_batch``."""
     storage = Storage(wishes.output)
     errand = Errand(storage, wishes.format, priority)
-    planner = ServicePlanner(service.list_models())
+    planner = ServicePlanner(service.models().as_sent())
     for _ in follow_sent(service, errand):
         pass
     checker = RowChecker(planner.plan, model or planner.default_model, source.folder)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dream_cad.cli.client import ApiClient
 from dream_cad.cli.console import generation_bar, merge_options, show_json
 from dream_cad.cli.generate import (
     FreeOptions,
@@ -24,6 +21,8 @@ from dream_cad.cli.generate import (
     Steps,
     Texture,
 )
+from dream_cad.client import Client, Job, JobFields
+from dream_cad.settings import get_settings
 
 
 class Priority(StrEnum):
@@ -36,7 +35,12 @@ class Priority(StrEnum):
 
 
 Server = Annotated[
-    str, typer.Option(envvar="DREAM_CAD_SERVER", help="Base URL of the server's HTTP API.")
+    str | None,
+    typer.Option(
+        envvar="DREAM_CAD_SERVER",
+        help="Base URL of the server's HTTP API.",
+        show_default="http://127.0.0.1:8000",
+    ),
 ]
 ApiKey = Annotated[
     str | None, typer.Option(envvar="DREAM_CAD_API_KEY", help="Key, where the server asks for one.")
@@ -46,8 +50,9 @@ Wait = Annotated[bool, typer.Option("--wait", help="Wait until the job is done."
 Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Longest wait in seconds.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the server's answer.")]
 
-LOCAL_SERVER = "http://127.0.0.1:8000"
 ONE_HOUR_S = 3600.0
+
+_AT_ONCE_S = 2.0
 
 
 def submit(
@@ -67,7 +72,7 @@ def submit(
     option: FreeOptions = None,
     wait: Wait = False,
     timeout: Timeout = ONE_HOUR_S,
-    server: Server = LOCAL_SERVER,
+    server: Server = None,
     api_key: ApiKey = None,
     json_output: AsJson = False,
 ) -> None:
@@ -83,38 +88,36 @@ def submit(
         "texture": texture,
     }
     options = merge_options(named, option or [])
-    body = {
-        "prompt": prompt,
+    fields: JobFields = {
         "model": model,
         "options": options or None,
         "priority": priority.value,
     }
-    with ApiClient(server, api_key) as client:
-        job = client.submit(body, image)
-        job_id = str(job["id"])
+    with Client(server, api_key, patience_s=_patience_s(wait or output is not None)) as client:
+        job = client.submit(prompt, image=image, **fields)
         if wait or output is not None:
-            job = _wait(client, job_id, timeout)
+            job = _wait(client, job.id, timeout)
         if output is not None:
-            client.fetch_result(job_id, output, _format_of(output, None))
+            client.fetch_result(job.id, output, output.suffix[1:].lower() or "glb")
     if json_output:
-        show_json(job)
+        show_json(job.as_sent())
     else:
-        typer.echo(job_id if output is None else output)
+        typer.echo(job.id if output is None else output)
 
 
 def status(
     job_id: JobId,
     wait: Wait = False,
     timeout: Timeout = ONE_HOUR_S,
-    server: Server = LOCAL_SERVER,
+    server: Server = None,
     api_key: ApiKey = None,
     json_output: AsJson = False,
 ) -> None:
     """Show how far a job is."""
-    with ApiClient(server, api_key) as client:
-        job = _wait(client, job_id, timeout) if wait else client.get_job(job_id)
+    with Client(server, api_key, patience_s=_patience_s(wait)) as client:
+        job = _wait(client, job_id, timeout) if wait else client.get(job_id)
     if json_output:
-        show_json(job)
+        show_json(job.as_sent())
     else:
         typer.echo(_describe(job))
 
@@ -131,61 +134,56 @@ def fetch(
     preview: Annotated[Path | None, typer.Option(help="Also write the turntable PNG here.")] = None,
     wait: Wait = False,
     timeout: Timeout = ONE_HOUR_S,
-    server: Server = LOCAL_SERVER,
+    server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
     """Download a finished job's mesh and print the file's path."""
     target = output or Path(f"{job_id}.{format or 'glb'}")
-    with ApiClient(server, api_key) as client:
+    wanted = format or target.suffix[1:].lower() or "glb"
+    with Client(server, api_key, patience_s=_patience_s(wait)) as client:
         if wait:
             _wait(client, job_id, timeout)
-        typer.echo(client.fetch_result(job_id, target, _format_of(target, format)))
+        typer.echo(client.fetch_result(job_id, target, wanted))
         if preview is not None:
             typer.echo(client.fetch_preview(job_id, preview))
 
 
 def cancel(
     job_id: JobId,
-    server: Server = LOCAL_SERVER,
+    server: Server = None,
     api_key: ApiKey = None,
     json_output: AsJson = False,
 ) -> None:
     """Cancel a job: at once if it waits, at its next step if it runs."""
-    with ApiClient(server, api_key) as client:
+    with Client(server, api_key, patience_s=_patience_s(False)) as client:
         job = client.cancel(job_id)
     if json_output:
-        show_json(job)
+        show_json(job.as_sent())
     else:
         typer.echo(_describe(job))
 
 
-def _wait(client: ApiClient, job_id: str, timeout_s: float) -> dict[str, Any]:
-    with _state_bar() as show:
+def _wait(client: Client, job_id: str, timeout_s: float) -> Job:
+    with generation_bar() as advance:
+
+        def show(job: Job) -> None:
+            advance(job.progress or 0.0, job.stage or job.status)
+
         return client.wait(job_id, show, timeout_s=timeout_s)
 
 
-@contextmanager
-def _state_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
-    with generation_bar() as advance:
-
-        def show(job: dict[str, Any]) -> None:
-            stage = job.get("stage") or job.get("status") or ""
-            advance(float(job.get("progress") or 0.0), str(stage))
-
-        yield show
+def _patience_s(is_waiting: bool) -> float:
+    """Return how long the server may be away: who asks for an answer at once, gets it soon."""
+    patience_s = get_settings().patience_s
+    return patience_s if is_waiting else min(patience_s, _AT_ONCE_S)
 
 
-def _format_of(path: Path, format: str | None) -> str:
-    return format or path.suffix.removeprefix(".").lower() or "glb"
-
-
-def _describe(job: dict[str, Any]) -> str:
-    parts = [str(job.get("id", "")), str(job.get("status", "unknown"))]
-    if job.get("status") == "running":
-        parts.append(f"{float(job.get('progress') or 0.0):.0%} {job.get('stage') or ''}".strip())
-    if job.get("position") is not None:
-        parts.append(f"position {job['position']}")
-    error = job.get("error")
-    if error:
-        parts.append(str(error.get("detail", error)) if isinstance(error, dict) else str(error))
+def _describe(job: Job) -> str:
+    parts = [job.id, job.status]
+    if job.status == "running":
+        parts.append(f"{job.progress or 0.0:.0%} {job.stage}".strip())
+    if job.position is not None:
+        parts.append(f"position {job.position}")
+    if job.error:
+        parts.append(job.reason)
     return "  ".join(parts)

@@ -7,16 +7,16 @@ again, which the service knows, and waits for it.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from dream_cad.cli.client import RemoteProblemError
-from dream_cad.exceptions import DreamCadError
+from dream_cad.client import Batch, BatchItem, BatchItemFields, Job
+from dream_cad.client.fields import PriorityName
+from dream_cad.exceptions import DreamCadError, RateLimitedError, ServiceUnavailableError
 from dream_cad.images.loading import ImageLimits
 from jobs.batch.intake import Work, read_part
 from jobs.batch.manifest import COMPLETED, FAILED, Entry, Manifest
@@ -28,17 +28,23 @@ SENT = "sent"
 _POLL_S = 1.0
 _MOST_OPEN = 4
 _PAGE = 200
-_UNHAPPY = ("failed", "cancelled")
 
 
 class Service(Protocol):
-    """What is asked of the service (dream_cad.cli.client.ApiClient)."""
+    """What is asked of the service (dream_cad.client.Client)."""
 
-    def submit_batch(self, body: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+    def submit_batch(
+        self,
+        *,
+        items: list[BatchItemFields],
+        name: str,
+        idempotency_key: str,
+        priority: PriorityName,
+    ) -> Batch:
         """Queue a batch; the same key queues it once."""
 
-    def list_batch(self, batch_id: str, cursor: str | None, limit: int) -> dict[str, Any]:
-        """Return a page of a batch's items."""
+    def batch_items(self, batch_id: str) -> Iterator[BatchItem]:
+        """Yield a batch's items, in order."""
 
     def read_result(self, job_id: str, format: str) -> bytes:
         """Return a job's mesh."""
@@ -58,7 +64,7 @@ class Errand:
 
     storage: Storage
     format: str
-    priority: str = "low"
+    priority: PriorityName = "low"
     max_items: int = 200
     pause: Callable[[float], None] = time.sleep
 
@@ -68,7 +74,7 @@ class _Parcel:
     """Rows that are one HTTP batch, and the key under which the service knows it."""
 
     key: str
-    priority: str
+    priority: PriorityName
     rows: list[Row]
 
     @property
@@ -87,7 +93,9 @@ def follow_sent(service: Service, errand: Errand) -> Iterator[Advance]:
     for path in storage.list_files(SENT):
         note = json.loads(storage.read(path))
         rows = [Row(**values) for values in note["rows"]]
-        yield from _work_off(service, errand, [_Parcel(note["key"], note["priority"], rows)])
+        yield from _work_off(
+            service, errand, [_Parcel(note["key"], cast("PriorityName", note["priority"]), rows)]
+        )
 
 
 def send_work(service: Service, errand: Errand, work: Work) -> Iterator[Advance]:
@@ -95,7 +103,7 @@ def send_work(service: Service, errand: Errand, work: Work) -> Iterator[Advance]
 
     Raises:
         ServiceUnavailableError: the service cannot be reached; run it again later.
-        RemoteProblemError: it refuses a request as a whole.
+        DreamCadError: it refuses a request as a whole.
     """
     parcels = (_Parcel(uuid.uuid4().hex, errand.priority, rows) for rows in _chunks(errand, work))
     yield from _work_off(service, errand, parcels)
@@ -139,7 +147,7 @@ def _send(
     """
     refused: list[Entry] = []
     while True:
-        bodies: list[dict[str, Any]] = []
+        bodies: list[BatchItemFields] = []
         wrong: dict[int, str] = {}
         for place, row in enumerate(parcel.rows):
             try:
@@ -148,10 +156,13 @@ def _send(
                 wrong[place] = str(error)
         if parcel.rows and not wrong:
             parcel.note(errand.storage)
-            name = f"batch {parcel.key[:8]}"
-            body = {"name": name, "priority": parcel.priority, "items": bodies}
             try:
-                batch_id = str(service.submit_batch(body, parcel.key)["id"])
+                batch_id = service.submit_batch(
+                    items=bodies,
+                    name=f"batch {parcel.key[:8]}",
+                    idempotency_key=parcel.key,
+                    priority=parcel.priority,
+                ).id
                 return (batch_id, parcel), refused
             except DreamCadError as error:
                 wrong = _wrong_items(error.details, len(parcel.rows))
@@ -166,12 +177,11 @@ def _send(
         parcel = _Parcel(uuid.uuid4().hex, parcel.priority, left)
 
 
-def _item(row: Row) -> dict[str, Any]:
+def _item(row: Row) -> BatchItemFields:
     options = row.options if row.seed is None else {**row.options, "seed": row.seed}
-    item: dict[str, Any] = {"model": row.model, "options": options}
+    item: BatchItemFields = {"model": row.model, "options": options}
     if row.image is not None:
-        content = read_limited(row.image, ImageLimits.from_settings().max_bytes)
-        return {**item, "image": base64.b64encode(content).decode()}
+        return {**item, "image": read_limited(row.image, ImageLimits.from_settings().max_bytes)}
     return {**item, "prompt": row.prompt}
 
 
@@ -194,14 +204,14 @@ def _collect(service: Service, errand: Errand, batch_id: str, parcel: _Parcel) -
     while len(done) < len(rows):
         fresh = [
             item
-            for item in _items(service, batch_id)
-            if item["index"] not in done and item["job"]["status"] in ("completed", *_UNHAPPY)
+            for item in service.batch_items(batch_id)
+            if item.index not in done and item.job.is_final
         ]
         for begin in range(0, len(fresh), _PAGE):
             page = fresh[begin : begin + _PAGE]
-            entries = [_entry(service, errand, rows[one["index"]], one["job"]) for one in page]
+            entries = [_entry(service, errand, rows[one.index], one.job) for one in page]
             Manifest(errand.storage).add(entries)
-            done.update(one["index"] for one in page)
+            done.update(one.index for one in page)
             good = sum(entry.status == COMPLETED for entry in entries)
             yield Advance(good, len(entries) - good, None)
         if len(done) < len(rows):
@@ -209,27 +219,18 @@ def _collect(service: Service, errand: Errand, batch_id: str, parcel: _Parcel) -
     errand.storage.delete(parcel.path)
 
 
-def _items(service: Service, batch_id: str) -> Iterator[dict[str, Any]]:
-    cursor: str | None = None
-    while True:
-        page = service.list_batch(batch_id, cursor, _PAGE)
-        yield from page["items"]
-        cursor = page.get("next_cursor")
-        if cursor is None:
-            return
-
-
-def _entry(service: Service, errand: Errand, row: Row, job: Mapping[str, Any]) -> Entry:
-    if job["status"] in _UNHAPPY:
-        problem = job.get("error") or {}
-        return _failure(row, str(problem.get("detail") or f"the job was {job['status']}"))
+def _entry(service: Service, errand: Errand, row: Row, job: Job) -> Entry:
+    if job.status != COMPLETED:
+        return _failure(row, job.reason if job.error else f"the job was {job.status}")
     try:
-        content = service.read_result(str(job["id"]), errand.format)
-    except RemoteProblemError as error:
+        content = service.read_result(job.id, errand.format)
+    except (ServiceUnavailableError, RateLimitedError):
+        raise
+    except DreamCadError as error:
         return _failure(row, str(error))
     path = f"meshes/{row.id[:2]}/{row.id}.{errand.format}"
     errand.storage.write(path, content)
-    seconds = sum((job.get("timings") or {}).values())
+    seconds = sum(job.timings.values())
     return Entry(
         id=row.id,
         index=row.index,
@@ -239,7 +240,7 @@ def _entry(service: Service, errand: Errand, row: Row, job: Mapping[str, Any]) -
         prompt=row.prompt,
         image=row.image,
         seed=row.seed,
-        seconds=round(float(seconds), 4),
+        seconds=round(seconds, 4),
     )
 
 

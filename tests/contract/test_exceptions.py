@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-import dream_cad.cli.client  # noqa: F401 - defines an error of its own
+import dream_cad.client  # noqa: F401 - defines an error of its own
 from dream_cad.exceptions import DreamCadError
 
 

@@ -24,6 +24,7 @@ def modules_after(code: str) -> set[str]:
         "from dream_cad.models.registry import ModelRegistry; "
         "ModelRegistry().get_models_for_vram(8.0)",
         "from dream_cad.utils import validate_prompt; validate_prompt('a chair')",
+        "from dream_cad.client import AsyncClient, Client; Client().close()",
         "import dream_cad.exceptions, dream_cad.settings, dream_cad.models.base",
     ],
 )

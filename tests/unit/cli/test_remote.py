@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from dream_cad.cli import client as client_module
 from dream_cad.cli import run
-from dream_cad.cli.client import ApiClient
-from dream_cad.exceptions import GenerationTimeoutError, InvalidConfigError
 from tests.unit.loopback import Answer, Request, serve
 
 Capture = pytest.CaptureFixture[str]
@@ -39,12 +36,21 @@ class Api:
             return Answer(body=GLB)
         if path == f"/v1/jobs/{JOB}/preview.png":
             return Answer(body=b"\x89PNG")
+        if path == f"/v1/jobs/{JOB}/events":
+            return Answer(200, self._events(), {"Content-Type": "text/event-stream"})
         if path == f"/v1/jobs/{JOB}":
             if request.method == "DELETE":
                 return _json(200, {"id": JOB, "status": "cancelled"})
             state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             return _json(200, {"id": JOB, **state})
         return _json(404, {"title": "Job not found", "detail": f"No job at {path}.", "status": 404})
+
+    def _events(self) -> bytes:
+        lines = ["retry: 1"]
+        for number, state in enumerate(self.states, 1):
+            lines += ["", f"id: {number}", f"event: {state['status']}"]
+            lines.append(f"data: {json.dumps({'id': JOB, **state})}")
+        return "\n".join([*lines, "", ""]).encode()
 
 
 def _json(status: int, body: object) -> Answer:
@@ -54,7 +60,7 @@ def _json(status: int, body: object) -> Answer:
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     api = Api()
-    monkeypatch.setattr(client_module.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("DREAM_CAD_PATIENCE_S", "0")
     with serve(api.respond) as url:
         api.url = url
         monkeypatch.setenv("DREAM_CAD_SERVER", url)
@@ -123,7 +129,6 @@ def test_submit_with_an_output_waits_and_fetches(api: Api, tmp_path: Path, capsy
             {"status": "failed", "error": {"title": "T", "detail": "no object."}},
             f"{JOB}  failed  no object.",
         ),
-        ({"status": "failed", "error": "lost"}, f"{JOB}  failed  lost"),
     ],
 )
 def test_status_says_how_far_it_is(
@@ -155,12 +160,16 @@ def test_waiting_for_a_job_that_does_not_complete(
     assert message in capsys.readouterr().err
 
 
-def test_waiting_ends_at_the_timeout(api: Api) -> None:
+def test_waiting_ends_at_the_timeout(api: Api, capsys: Capture) -> None:
     api.states = [{"status": "running"}]
-    pauses: list[float] = []
-    with ApiClient(api.url) as client, pytest.raises(GenerationTimeoutError, match="it goes on"):
-        client.wait(JOB, lambda state: None, timeout_s=2.0, pause=pauses.append)
-    assert sum(pauses) == 2.0
+    assert run(["status", JOB, "--wait", "--timeout", "0"]) == 1
+    assert f"Ask again with 'dream-cad status {JOB}'" in capsys.readouterr().err
+
+
+def test_refusals_have_the_exit_code_of_their_class(api: Api) -> None:
+    problem = {"type": "invalid-config", "title": "Invalid", "detail": "resolution is 9000."}
+    api.problem = _json(422, problem)
+    assert run(["submit", "a chair"]) == 2
 
 
 def test_fetch_writes_mesh_and_preview(
@@ -235,8 +244,3 @@ def test_a_download_cut_short_leaves_no_file(api: Api, tmp_path: Path) -> None:
 def test_errors(api: Api, capsys: Capture, arguments: list[str], code: int, message: str) -> None:
     assert run(arguments) == code
     assert message in capsys.readouterr().err
-
-
-def test_client_refuses_a_server_without_scheme() -> None:
-    with pytest.raises(InvalidConfigError):
-        ApiClient("localhost:8000")

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 
 from deployments.args import AppArgs
@@ -170,6 +171,7 @@ class Stand:
     queue: JobQueue
     router: QueueRouter
     artifacts: ArtifactStore
+    api: FastAPI
 
     async def submit(self, **fields: Any) -> str:
         answer = await self.client.post("/v1/jobs", json={"prompt": "a cube", **fields})
@@ -233,7 +235,8 @@ async def stand(
         auth=Authenticator(router.verify_key, router.any_key, cache_s=0.0),
         fetcher=ImageFetcher(args.fetch),
     )
-    transport = httpx.ASGITransport(build_api(services), client=("127.0.0.1", 1))
+    api = build_api(services)
+    transport = httpx.ASGITransport(api, client=("127.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        yield Stand(client, queue, router, artifacts)
+        yield Stand(client, queue, router, artifacts, api)
     queue.close()

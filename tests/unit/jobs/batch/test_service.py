@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from dream_cad.cli.client import RemoteProblemError
-from dream_cad.exceptions import ModelNotFoundError, ServiceUnavailableError
+from dream_cad.client import Batch, BatchItem, BatchItemFields, RemoteProblemError
+from dream_cad.exceptions import InvalidConfigError, ModelNotFoundError, ServiceUnavailableError
 from dream_cad.models.base import Model3D, ModelCapabilities
 from dream_cad.models.factory import register_model
 from jobs.batch.intake import Work, take_in
@@ -58,27 +59,29 @@ class Desk:
         self.asked = 0
         self.is_away = False
 
-    def submit_batch(self, body: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+    def submit_batch(
+        self, *, items: list[BatchItemFields], name: str, idempotency_key: str, priority: str
+    ) -> Batch:
+        body = {"items": items, "name": name, "priority": priority}
         if idempotency_key in self.batches:
             assert self.bodies[idempotency_key] == body
-            return {"id": idempotency_key}
-        wrong = [i for i, item in enumerate(body["items"]) if item.get("prompt") == "refused"]
+            return Batch(id=idempotency_key)
+        wrong = [i for i, item in enumerate(items) if item.get("prompt") == "refused"]
         if wrong:
             errors = [{"field": f"items.{i}", "message": "not that"} for i in wrong]
-            raise RemoteProblemError("The batch is not valid.", details={"errors": errors})
+            raise InvalidConfigError("The batch is not valid.", details={"errors": errors})
         self.bodies[idempotency_key] = body
         self.batches[idempotency_key] = [
-            {"id": f"{idempotency_key}-{i}", "status": "pending", **item}
-            for i, item in enumerate(body["items"])
+            {**item, "id": f"{idempotency_key}-{i}", "status": "pending"}
+            for i, item in enumerate(items)
         ]
-        return {"id": idempotency_key}
+        return Batch(id=idempotency_key)
 
-    def list_batch(self, batch_id: str, cursor: str | None, limit: int) -> dict[str, Any]:
+    def batch_items(self, batch_id: str) -> Iterator[BatchItem]:
         self.asked += 1
         if self.is_away:
             raise ServiceUnavailableError("away")
         jobs = self.batches[batch_id]
-        begin = int(cursor or 0)
         for job in jobs:
             if job["status"] == "pending":
                 is_bad = job.get("prompt") == "fails"
@@ -86,8 +89,9 @@ class Desk:
                 job["error"] = {"detail": "no luck"} if is_bad else None
                 job["timings"] = {"model_s": 1.0, "finish_s": 0.5}
                 break
-        page = [{"index": i, "job": jobs[i]} for i in range(begin, min(begin + 2, len(jobs)))]
-        return {"items": page, "next_cursor": str(begin + 2) if begin + 2 < len(jobs) else None}
+        for index, job in enumerate(jobs):
+            known = {key: job[key] for key in ("id", "status", "error", "timings") if key in job}
+            yield BatchItem.model_validate({"index": index, "job": known})
 
     def read_result(self, job_id: str, format: str) -> bytes:
         return f"{format} of {job_id}".encode()
@@ -138,7 +142,7 @@ def test_a_run_that_was_killed_follows_what_it_sent(tmp_path: Path) -> None:
 
 def test_a_refusal_of_the_whole_is_no_rows_fault(tmp_path: Path) -> None:
     class Full(Desk):
-        def submit_batch(self, body: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+        def submit_batch(self, **_: Any) -> Batch:
             raise RemoteProblemError("The queue is full.", details={"status": 429})
 
     storage = Storage(str(tmp_path))
@@ -161,7 +165,7 @@ def test_pictures_are_sent_and_unreadable_ones_fail_alone(tmp_path: Path) -> Non
     assert by_index[0].status == COMPLETED
     assert "none.png" in str(by_index[1].error)
     (body,) = desk.bodies.values()
-    assert [item["image"] for item in body["items"]] == ["cGljdHVyZQ=="]
+    assert [item["image"] for item in body["items"]] == [b"picture"]
 
 
 def test_the_service_says_which_models_there_are() -> None:
