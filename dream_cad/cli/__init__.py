@@ -20,6 +20,7 @@ from dream_cad.cli import (
     generate,
     keys,
     licenses,
+    mcp,
     models,
     plan,
     pull,
@@ -37,7 +38,6 @@ USAGE = 2
 app = typer.Typer(
     name="dream-cad",
     help="Text prompts and pictures become 3D meshes.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -46,6 +46,7 @@ app.command("submit")(remote.submit)
 app.command("status")(remote.status)
 app.command("fetch")(remote.fetch)
 app.command("cancel")(remote.cancel)
+app.command("mcp")(mcp.mcp)
 app.command("models")(models.models)
 app.command("pull")(pull.pull)
 app.command("doctor")(doctor.doctor)

@@ -15,15 +15,28 @@ from dream_cad.exceptions import GenerationError, StorageError
 from dream_cad.models.base import GenerationResult, Model3D, ProgressCallback
 from dream_cad.models.factory import ModelFactory
 from dream_cad.models.options import validate_options
+from dream_cad.models.registry import ModelRegistry
 from dream_cad.prompts import check_prompt
 from dream_cad.settings import get_settings
 
 _NAME_CHARS = 48
 
+
+def _complete_model(incomplete: str) -> list[str]:
+    """Return what a shell offers for the beginning of a model's name."""
+    return [name for name in ModelRegistry().list_models() if name.startswith(incomplete)]
+
+
 Prompt = Annotated[str | None, typer.Argument(help="Text description of one object.")]
 ImagePath = Annotated[Path | None, typer.Option("--image", help="Picture to start from instead.")]
 ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help="Model; DREAM_CAD_DEFAULT_MODEL if not given.")
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model; DREAM_CAD_DEFAULT_MODEL if not given.",
+        autocompletion=_complete_model,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same mesh.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps of the text stage.")]
