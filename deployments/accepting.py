@@ -31,8 +31,8 @@ def accept_all(queue: JobQueue, new_jobs: Sequence[GenerationJob]) -> list[Accep
         StorageError: the database failed; nothing was added.
     """
     limits = _limits(queue, {job.owner for job in new_jobs})
-    keys = {_cache_key(job) for job in new_jobs} - {None}
-    sources = queue.find_cached_all([key for key in keys if key is not None]) if keys else {}
+    keys = {key for job in new_jobs if (key := _cache_key(job)) is not None}
+    sources = queue.find_cached_all(keys) if keys else {}
     outcomes: dict[int, str | DreamCadError] = {}
     fresh: list[int] = []
     for index, job in enumerate(new_jobs):

@@ -132,7 +132,8 @@ class Lane:
             job = await self._claim(self._needed_level())
             if job is None:
                 await self._rest(_IDLE_S)
-                self._ceiling = _HIGHEST if not self._wake.is_set() else self._ceiling
+                if not self._wake.is_set():
+                    self._ceiling = _HIGHEST  # something may have come that nobody told of
             else:
                 self._start(job, is_reserved=False)
 

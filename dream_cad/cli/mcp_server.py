@@ -22,7 +22,10 @@ _INSTRUCTIONS = (
 )
 
 Ctx = Context[AsyncClient, Any]
-JobId = Annotated[str, Field(description="The id that generate returned.")]
+JobId = Annotated[
+    # It becomes part of a file's name here.
+    str, Field(description="The id that generate returned.", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+]
 
 
 def create_server(connect: Callable[[], AsyncClient]) -> MCPServer[AsyncClient]:

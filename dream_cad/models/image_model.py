@@ -78,39 +78,35 @@ class ImageModel(Model3D, Generic[PipelineType, OptionsType]):
     Safe to share between threads: generations run one at a time.
 
     Args:
-        name: the registered name.
         precision: fp32, fp16 or bf16; by default DREAM_CAD_PRECISION, else fp16 on CUDA and fp32
             on a CPU.
         checkpoint: ``"auto"``, ``"published"``, ``"nano"`` or a folder in the published layout.
         device: ``"cuda:<n>"`` or ``"cpu"``; by default the selected GPU if there is one.
         text_to_image: diffusers folder or repository id for text input; by default the bundled
             nano pipeline for a nano checkpoint, else that of DREAM_CAD_TEXT_TO_IMAGE.
-        **more: options of the subclass, kept in ``config``.
 
     Raises:
         InvalidConfigError: the precision does not exist.
     """
 
+    registered_name: ClassVar[str]
     text_through_image: ClassVar[bool] = True
     generation_options: ClassVar[type[ImageModelOptions]]
 
     def __init__(
         self,
-        name: str,
         *,
         precision: Precision | None = None,
         checkpoint: str | Path = "auto",
         device: str | None = None,
         text_to_image: str | Path | None = None,
-        **more: Any,
     ) -> None:
         super().__init__(
-            name,
+            self.registered_name,
             precision=precision,
             checkpoint=checkpoint,
             device=device,
             text_to_image=text_to_image,
-            **more,
         )
         if precision is not None and precision not in get_args(Precision):
             raise InvalidConfigError(

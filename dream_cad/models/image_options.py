@@ -82,3 +82,36 @@ class ImageModelOptions(BaseModel):
             hint=f"Options: {', '.join(cls.model_fields)}.",
             details={"option": name, "allowed": list(cls.model_fields)},
         )
+
+
+class OnePassOptions(ImageModelOptions):
+    """Options of models that sample nothing: seed and steps concern the picture made from text."""
+
+    text_options: ClassVar[dict[str, str]] = {
+        "num_inference_steps": "num_inference_steps",
+        "guidance_scale": "guidance_scale",
+        "negative_prompt": "negative_prompt",
+    }
+
+    foreground_ratio: float = Field(
+        0.85, ge=0.5, le=1.0, description="Longest side of the object over the input image's."
+    )
+    texture_size: int = Field(1024, ge=256, le=4096, description="Side of a texture in pixels.")
+    min_component: float = Field(
+        0.01,
+        ge=0.0,
+        le=1.0,
+        description="Drop loose parts with less than this share of the faces.",
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed of the picture made from text; the mesh follows from the picture alone.",
+    )
+    num_inference_steps: int | None = Field(
+        None, ge=1, le=200, description="Denoising steps of the picture (text only)."
+    )
+    guidance_scale: float | None = Field(
+        None, ge=0.0, le=50.0, description="Guidance of the picture (text only)."
+    )

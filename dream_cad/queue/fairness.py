@@ -12,9 +12,13 @@ from sqlalchemy import Connection, text
 from dream_cad.queue.order import entry_time
 
 _CHARGE = text("""
-INSERT INTO shares (owner, virtual_time) VALUES (:owner, :seconds)
-ON CONFLICT (owner) DO UPDATE SET virtual_time = shares.virtual_time
-    + :seconds / coalesce((SELECT weight FROM api_keys WHERE id = :owner), 1.0)
+INSERT INTO shares (owner, virtual_time) VALUES (
+    CAST(:owner AS VARCHAR),
+    :seconds / coalesce(
+        (SELECT weight FROM api_keys WHERE id = CAST(:owner AS VARCHAR)), 1.0
+    )
+)
+ON CONFLICT (owner) DO UPDATE SET virtual_time = shares.virtual_time + excluded.virtual_time
 """)
 
 _IS_WAITING = text("SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'pending' AND owner = :owner)")

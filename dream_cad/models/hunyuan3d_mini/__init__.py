@@ -48,6 +48,7 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         InvalidConfigError: the precision or variant does not exist.
     """
 
+    registered_name: ClassVar[str] = NAME
     generation_options: ClassVar[type[ImageModelOptions]] = Hunyuan3DOptions
 
     def __init__(
@@ -65,13 +66,9 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
                 details={"allowed": ["standard", "fast", "turbo"]},
             )
         super().__init__(
-            NAME,
-            precision=precision,
-            checkpoint=checkpoint,
-            device=device,
-            text_to_image=text_to_image,
-            variant=variant,
+            precision=precision, checkpoint=checkpoint, device=device, text_to_image=text_to_image
         )
+        self.config["variant"] = variant
         self._variant: Variant = variant
 
     def _load(self, request: LoadRequest) -> tuple[Hunyuan3DPipeline, Path]:

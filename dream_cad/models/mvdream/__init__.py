@@ -49,6 +49,7 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
         InvalidConfigError: the precision does not exist.
     """
 
+    registered_name: ClassVar[str] = NAME
     text_through_image: ClassVar[bool] = False
     generation_options: ClassVar[type[ImageModelOptions]] = MVDreamOptions
 
@@ -60,7 +61,7 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
         device: str | None = None,
         training: TrainingConfig | None = None,
     ) -> None:
-        super().__init__(NAME, precision=precision, checkpoint=checkpoint, device=device)
+        super().__init__(precision=precision, checkpoint=checkpoint, device=device)
         self._training = training
 
     def _load(self, request: LoadRequest) -> tuple[MVDreamPipeline, Path]:

@@ -13,7 +13,6 @@ from dream_cad.models.image_model import GeneratedMesh, ImageModel, LoadRequest
 from dream_cad.models.image_options import ImageModelOptions
 from dream_cad.models.profile import StageClock
 from dream_cad.models.stable_fast_3d.options import StableFast3DOptions
-from dream_cad.settings import Precision
 
 if TYPE_CHECKING:
     from dream_cad.models.stable_fast_3d.pipeline import StableFast3DPipeline
@@ -26,35 +25,11 @@ class StableFast3D(ImageModel["StableFast3DPipeline", StableFast3DOptions]):
 
     The published weights are under the Stability AI Community License.
 
-    Args:
-        precision: fp32, fp16 or bf16; by default DREAM_CAD_PRECISION, else fp16 on CUDA and fp32
-            on a CPU.
-        checkpoint: ``"auto"``, ``"published"``, ``"nano"`` or a folder in the published layout.
-        device: ``"cuda:<n>"`` or ``"cpu"``; by default the selected GPU if there is one.
-        text_to_image: diffusers folder or repository id for text input; by default the bundled
-            nano pipeline for a nano checkpoint, else that of DREAM_CAD_TEXT_TO_IMAGE.
-
-    Raises:
-        InvalidConfigError: the precision does not exist.
+    Arguments and errors are those of ``ImageModel``.
     """
 
+    registered_name: ClassVar[str] = NAME
     generation_options: ClassVar[type[ImageModelOptions]] = StableFast3DOptions
-
-    def __init__(
-        self,
-        *,
-        precision: Precision | None = None,
-        checkpoint: str | Path = "auto",
-        device: str | None = None,
-        text_to_image: str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            NAME,
-            precision=precision,
-            checkpoint=checkpoint,
-            device=device,
-            text_to_image=text_to_image,
-        )
 
     def _load(self, request: LoadRequest) -> tuple[StableFast3DPipeline, Path]:
         from dream_cad.models.stable_fast_3d.pipeline import StableFast3DPipeline

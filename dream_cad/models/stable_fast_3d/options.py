@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from dream_cad.exceptions import InvalidConfigError
-from dream_cad.models.image_options import ImageModelOptions
+from dream_cad.models.image_options import OnePassOptions
 
 if TYPE_CHECKING:
     from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
 
 
-class StableFast3DOptions(ImageModelOptions):
+class StableFast3DOptions(OnePassOptions):
     """Options of one generation with Stable Fast 3D."""
 
     model_title: ClassVar[str] = "Stable Fast 3D"
-    text_options: ClassVar[dict[str, str]] = {
-        "num_inference_steps": "num_inference_steps",
-        "guidance_scale": "guidance_scale",
-        "negative_prompt": "negative_prompt",
-    }
 
     resolution: int | None = Field(
         None,
@@ -36,13 +31,9 @@ class StableFast3DOptions(ImageModelOptions):
         le=1e6,
         description="Density of the surface, by default 10: lower is thicker, higher thinner.",
     )
-    foreground_ratio: float = Field(
-        0.85, ge=0.5, le=1.0, description="Longest side of the object over the input image's."
-    )
     texture: bool = Field(
         True, description="Bake base colour and normal map; false gives vertex colours."
     )
-    texture_size: int = Field(1024, ge=256, le=4096, description="Side of the maps in pixels.")
     normal_map: bool = Field(True, description="Bake the fine normals that the model predicts.")
     unwrap: Literal["packed", "box"] = Field(
         "packed",
@@ -55,26 +46,8 @@ class StableFast3DOptions(ImageModelOptions):
     target_vertices: int | None = Field(
         None, ge=4, le=500_000, description="Vertices that remesh aims for."
     )
-    min_component: float = Field(
-        0.01,
-        ge=0.0,
-        le=1.0,
-        description="Drop loose parts with less than this share of the faces.",
-    )
     estimate_illumination: bool = Field(
         False, description="Also estimate the picture's light, as sg_amplitudes in the metadata."
-    )
-    seed: int | None = Field(
-        None,
-        ge=0,
-        le=2**32 - 1,
-        description="Seed of the picture made from text; the mesh follows from the picture alone.",
-    )
-    num_inference_steps: int | None = Field(
-        None, ge=1, le=200, description="Denoising steps of the picture (text only)."
-    )
-    guidance_scale: float | None = Field(
-        None, ge=0.0, le=50.0, description="Guidance of the picture (text only)."
     )
 
     @classmethod

@@ -48,6 +48,15 @@ def test_weights_divide_unequally(queue: JobQueue) -> None:
     assert spent[heavy.id] == pytest.approx(60, abs=2)
 
 
+def test_the_first_charge_is_by_weight_too(queue: JobQueue) -> None:
+    heavy, _ = queue.keys.create_key("heavy", weight=4.0)
+    for _ in range(2):
+        queue.charge(heavy.id, 8.0)
+    with queue._database.connect(write=False) as connection:
+        spent = connection.execute(text("SELECT virtual_time FROM shares")).scalar_one()
+    assert spent == pytest.approx(4.0)
+
+
 def test_idleness_earns_no_credit(queue: JobQueue) -> None:
     add(queue, "busy", 60)
     serve(queue, {"busy": 5.0}, 20)
