@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dream_cad.models.mvdream.config import MVDreamConfig, tiny_lgm
 from dream_cad.models.mvdream.lgm import LGM
 from dream_cad.models.mvdream.network import MVDreamNetwork
-from dream_cad.models.mvdream.tokenizer import END, START, _byte_letters
 from dream_cad.models.mvdream.weights import LGM_FILE, TEXT_FILE, UNET_FILE, VAE_FILE
+from dream_cad.nn.clip_tokenizer import END, START, _byte_letters
 
 PROMPT = "a red chair"
 # Byte letters, then these merges: enough for the prompt to be words.

@@ -34,8 +34,6 @@ from dream_cad.models.mvdream.sampler import (
     create_scheduler,
     sample_latents,
 )
-from dream_cad.models.mvdream.text_encoder import EncoderLayer, TextEncoder
-from dream_cad.models.mvdream.tokenizer import ClipTokenizer
 from dream_cad.models.mvdream.unet import ImagePrompt, MultiViewUNet
 from dream_cad.models.mvdream.unet_blocks import (
     Downsample,
@@ -45,6 +43,8 @@ from dream_cad.models.mvdream.unet_blocks import (
     Upsample,
     timestep_embedding,
 )
+from dream_cad.nn.clip_text import EncoderLayer, TextEncoder
+from dream_cad.nn.clip_tokenizer import ClipTokenizer
 from tests.reference import formula_weights
 from tests.reference.cases import Case
 

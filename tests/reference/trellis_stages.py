@@ -39,6 +39,7 @@ from dream_cad.models.trellis.sampler import SamplerConfig, SamplerStep, sample
 from dream_cad.models.trellis.structure import (
     ResBlock,
     SparseStructureDecoder,
+    SparseStructureEncoder,
     SparseStructureFlow,
     UpsampleBlock,
     occupied_coords,
@@ -49,6 +50,8 @@ from dream_cad.nn.sparse.resample import Halving, subdivide
 from dream_cad.nn.sparse.tensor import SparseTensor, VoxelSet
 from tests.reference import formula_weights
 from tests.reference.cases import Case
+from tests.reference.trellis_end_to_end import end_to_end
+from tests.reference.trellis_inputs import preprocess, text_encoder
 
 Outputs = dict[str, Any]
 
@@ -159,8 +162,20 @@ def sampler(case: Case) -> Outputs:
     } | ({"slat": LatentNormalization().restore(result)} if case.has("coords") else {})
 
 
+def structure_encoder(case: Case) -> Outputs:
+    args = dict(case.config["args"])
+    width = args.pop("in_channels")
+    sizes = parse_args(StructureDecoderConfig, args)
+    uniform, threshold = case.data["inputs"]["occupancy"].strip("(").split(")>")
+    occupancy = torch.from_numpy(case.array(uniform) > float(threshold)).float()
+    mean, logvar = filled(SparseStructureEncoder(sizes, width))(occupancy)
+    return {"mean": mean, "logvar": logvar}
+
+
 def structure_decoder(case: Case) -> Outputs:
     config = case.config
+    if "mean" in case.expected():
+        return structure_encoder(case)
     if "args" in config:
         decoder = filled(SparseStructureDecoder(parse_args(StructureDecoderConfig, config["args"])))
         logits = decoder(case.tensor("z"))
@@ -366,6 +381,9 @@ def mesh(case: Case) -> Outputs:
 
 
 STAGES: dict[str, Callable[[Case], Outputs]] = {
+    "preprocess": preprocess,
+    "text_encoder": text_encoder,
+    "e2e": end_to_end,
     "image_encoder": image_encoder,
     "ss_flow": structure_flow,
     "sampler": sampler,

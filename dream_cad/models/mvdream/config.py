@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from dream_cad.exceptions import CheckpointError
+from dream_cad.nn.clip_text import TextConfig
 
 Section = TypeVar("Section")
 
@@ -50,19 +51,6 @@ class UNetConfig:
     camera_dim: int = 16
     ip_dim: int = 0
     ip_weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """Sizes of the CLIP text encoder as the diffusers layout has them (23 of 24 blocks)."""
-
-    vocab_size: int = 49408
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_hidden_layers: int = 23
-    num_attention_heads: int = 16
-    max_position_embeddings: int = 77
-    layer_norm_eps: float = 1e-5
 
 
 @dataclass(frozen=True)

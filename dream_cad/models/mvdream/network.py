@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from dream_cad.models.mvdream.config import MVDreamConfig, VAEConfig
-from dream_cad.models.mvdream.text_encoder import TextEncoder
 from dream_cad.models.mvdream.unet import MultiViewUNet
+from dream_cad.nn.clip_text import TextEncoder
 
 
 def make_vae(config: VAEConfig) -> Any:

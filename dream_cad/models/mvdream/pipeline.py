@@ -28,8 +28,8 @@ from dream_cad.models.mvdream.sampler import (
     create_scheduler,
     sample_latents,
 )
-from dream_cad.models.mvdream.tokenizer import ClipTokenizer
 from dream_cad.models.profile import StageClock, part_of
+from dream_cad.nn.clip_tokenizer import ClipTokenizer
 from dream_cad.splats.cloud import GaussianCloud
 from dream_cad.splats.meshing import MeshingOptions, SplatColors, mesh_gaussians
 from dream_cad.splats.texture import ColorAt, texture_from_colors

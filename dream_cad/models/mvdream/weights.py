@@ -13,7 +13,6 @@ from dream_cad.models.loading import assign_weights, find_weights, read_weights,
 from dream_cad.models.mvdream.config import (
     LGMConfig,
     MVDreamConfig,
-    TextConfig,
     UNetConfig,
     VAEConfig,
     read_section,
@@ -21,7 +20,8 @@ from dream_cad.models.mvdream.config import (
 from dream_cad.models.mvdream.key_maps import split_original
 from dream_cad.models.mvdream.lgm import LGM
 from dream_cad.models.mvdream.network import MVDreamNetwork
-from dream_cad.models.mvdream.tokenizer import ClipTokenizer
+from dream_cad.nn.clip_text import TextConfig
+from dream_cad.nn.clip_tokenizer import ClipTokenizer
 
 NAME = "mvdream"
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"

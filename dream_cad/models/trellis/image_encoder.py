@@ -100,6 +100,11 @@ class ImageEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
 
+    def place_constants(self, device: torch.device) -> None:
+        """Make the constants that no checkpoint holds; needed after building on meta."""
+        self.mean = torch.tensor(_MEAN, device=device).view(3, 1, 1)
+        self.std = torch.tensor(_STD, device=device).view(3, 1, 1)
+
     def tokens(self, images: Tensor) -> Tensor:
         """Map RGB (B, 3, S, S) in [0, 1] to tokens (B, 1 + registers + patches, C)."""
         patches = self.patch_embed.proj((images - self.mean) / self.std)

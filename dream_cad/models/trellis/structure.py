@@ -150,6 +150,51 @@ class SparseStructureDecoder(nn.Module):
         return out
 
 
+class DownsampleBlock(nn.Module):
+    """Strided 2x2x2 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, 2D, 2H, 2W) to (B, C', D, H, W)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class SparseStructureEncoder(nn.Module):
+    """Occupancy to the mean and log variance of a structure latent; generation does not use it."""
+
+    def __init__(self, config: StructureDecoderConfig, in_channels: int = 1) -> None:
+        super().__init__()
+        levels = config.channels
+        self.input_layer = nn.Conv3d(in_channels, levels[0], 3, padding=1)
+        blocks: list[nn.Module] = [ResBlock(levels[0]) for _ in range(config.num_res_blocks)]
+        for upper, lower in pairwise(levels):
+            blocks.append(DownsampleBlock(upper, lower))
+            blocks += [ResBlock(lower) for _ in range(config.num_res_blocks)]
+        self.blocks = nn.ModuleList(blocks)
+        self.middle_block = nn.Sequential(
+            *(ResBlock(levels[-1]) for _ in range(config.num_res_blocks_middle))
+        )
+        self.out_layer = nn.Sequential(
+            ChannelNorm(levels[-1]),
+            nn.SiLU(),
+            nn.Conv3d(levels[-1], 2 * config.latent_channels, 3, padding=1),
+        )
+
+    def forward(self, occupancy: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, 1, 4R, 4R, 4R) of 0 and 1 to mean and log variance (B, C, R, R, R)."""
+        h = self.input_layer(occupancy.to(self.input_layer.weight.dtype))
+        h = h.to(torso_dtype(self.blocks))
+        for block in self.blocks:
+            h = block(h)
+        h = self.out_layer(self.middle_block(h).to(self.input_layer.weight.dtype))
+        mean, logvar = h.chunk(2, dim=1)
+        return mean, logvar
+
+
 def occupied_coords(logits: Tensor) -> Tensor:
     """Coordinates (N, 4) of (batch, x, y, z) with a positive logit (B, 1, R, R, R), sorted."""
     return (logits[:, 0] > 0).nonzero()

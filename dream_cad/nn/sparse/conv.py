@@ -40,7 +40,9 @@ def dense_masked_conv(x: SparseTensor, weight: Tensor, bias: Tensor) -> Tensor:
     return dense[batch, :, i, j, k]
 
 
-class _Kernel(nn.Module):
+class SparseKernel(nn.Module):
+    """Weight (out, x, y, z, in) and bias (out,) of a sparse convolution."""
+
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, size, size, size, in_channels))
@@ -62,7 +64,7 @@ class SparseConv3d(nn.Module):
         super().__init__()
         if kernel_size not in (1, 3):
             raise InvalidConfigError(f"kernel_size is {kernel_size}; expected 1 or 3")
-        self.conv = _Kernel(in_channels, out_channels, kernel_size)
+        self.conv = SparseKernel(in_channels, out_channels, kernel_size)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Map (N, C) to (N, C') on the same voxels."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dream_cad.exceptions import CheckpointError, InvalidConfigError
-from dream_cad.models.mvdream.tokenizer import ClipTokenizer
+from dream_cad.nn.clip_tokenizer import ClipTokenizer
 from tests.tiny_mvdream import write_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""CLIP's byte-pair tokenizer as Stable Diffusion 2 uses it: lower case, padded with id 0."""
+"""CLIP's byte-pair tokenizer: lower case, padded with id 0 or with the end token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ftfy
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor
 from dream_cad.exceptions import CheckpointError, InvalidConfigError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_PAD = 0
 _SUFFIX = "</w>"
 _MERGES = Path(__file__).with_name("clip_bpe_merges.txt.gz")
 _NUM_MERGES = 49_152 - 256 - 2
@@ -33,15 +32,21 @@ class ClipTokenizer:
         vocab: id of each token.
         merges: pairs, the most frequent first.
         length: ids of a text, start, end and pads included.
+        pad: token that fills up a text: id 0 (Stable Diffusion 2) or the end (OpenAI's CLIP).
     """
 
     def __init__(
-        self, vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], length: int = 77
+        self,
+        vocab: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        length: int = 77,
+        pad: Literal["zero", "end"] = "zero",
     ) -> None:
         if START not in vocab or END not in vocab:
             raise CheckpointError(f"The vocabulary lacks {START} or {END}; it is not CLIP's.")
         self.length = length
         self._start, self._end = vocab[START], vocab[END]
+        self._pad = self._end if pad == "end" else 0
         self._core = Tokenizer(
             models.BPE(
                 vocab=dict(vocab),
@@ -60,17 +65,19 @@ class ClipTokenizer:
         self._core.decoder = decoders.ByteLevel()
 
     @classmethod
-    def bundled(cls) -> ClipTokenizer:
+    def bundled(cls, pad: Literal["zero", "end"] = "zero") -> ClipTokenizer:
         """Return CLIP's own vocabulary of 49,408 tokens, which ships with the package."""
         lines = gzip.decompress(_MERGES.read_bytes()).decode("utf-8").split("\n")
         merges = [_pair(line) for line in lines[1 : _NUM_MERGES + 1]]
         letters = _byte_letters()
         tokens = [*letters, *(letter + _SUFFIX for letter in letters)]
         tokens += ["".join(pair) for pair in merges]
-        return cls({token: i for i, token in enumerate([*tokens, START, END])}, merges)
+        return cls({token: i for i, token in enumerate([*tokens, START, END])}, merges, pad=pad)
 
     @classmethod
-    def from_folder(cls, folder: Path, length: int = 77) -> ClipTokenizer:
+    def from_folder(
+        cls, folder: Path, length: int = 77, pad: Literal["zero", "end"] = "zero"
+    ) -> ClipTokenizer:
         """Read ``vocab.json`` and ``merges.txt``.
 
         Raises:
@@ -82,7 +89,7 @@ class ClipTokenizer:
             vocab: Any = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
             merges = [_pair(line) for line in lines if line.strip() and line[:8] != "#version"]
-            return cls(vocab, merges, length)
+            return cls(vocab, merges, length, pad)
         except CheckpointError:
             raise
         except Exception as error:  # the tokenizers library raises bare Exceptions
@@ -97,7 +104,7 @@ class ClipTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return ids (B, length) int64; longer texts are cut, the last id is then the end."""
-        ids = torch.full((len(texts), self.length), _PAD, dtype=torch.int64)
+        ids = torch.full((len(texts), self.length), self._pad, dtype=torch.int64)
         for row, text in zip(ids, texts, strict=True):
             found = [self._start, *self._encode(text)[: self.length - 2], self._end]
             row[: len(found)] = torch.tensor(found)

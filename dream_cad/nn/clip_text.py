@@ -1,13 +1,42 @@
-"""The CLIP text encoder of Stable Diffusion 2.1, with the keys of transformers."""
+"""CLIP's text encoder with the keys of transformers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dream_cad.models.mvdream.config import TextConfig
+from dream_cad.exceptions import InvalidConfigError
 from dream_cad.nn.attention import merge_heads, split_heads
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes under transformers' names; the defaults are Stable Diffusion 2.1's (23 of 24 blocks).
+
+    Attributes:
+        hidden_act: ``"gelu"``, or ``"quick_gelu"`` as in OpenAI's own checkpoints.
+    """
+
+    vocab_size: int = 49408
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 23
+    num_attention_heads: int = 16
+    max_position_embeddings: int = 77
+    layer_norm_eps: float = 1e-5
+    hidden_act: str = "gelu"
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of GELU that OpenAI trained CLIP with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
 
 
 class SelfAttention(nn.Module):
@@ -30,27 +59,34 @@ class SelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers around an exact GELU."""
+    """Two linear layers around an activation."""
 
-    def __init__(self, dim: int, inner: int) -> None:
+    def __init__(self, dim: int, inner: int, activation: str = "gelu") -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise InvalidConfigError(
+                f"hidden_act is {activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
+        self.activation = ACTIVATIONS[activation]
         self.fc1 = nn.Linear(dim, inner)
         self.fc2 = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(self.activation(self.fc1(x)))
         return out
 
 
 class EncoderLayer(nn.Module):
     """Pre-norm attention and MLP."""
 
-    def __init__(self, dim: int, heads: int, inner: int, eps: float = 1e-5) -> None:
+    def __init__(
+        self, dim: int, heads: int, inner: int, eps: float = 1e-5, activation: str = "gelu"
+    ) -> None:
         super().__init__()
         self.self_attn = SelfAttention(dim, heads)
         self.layer_norm1 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = MLP(dim, inner)
+        self.mlp = MLP(dim, inner, activation)
         self.layer_norm2 = nn.LayerNorm(dim, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,6 +117,7 @@ class _Encoder(nn.Module):
                 config.num_attention_heads,
                 config.intermediate_size,
                 config.layer_norm_eps,
+                config.hidden_act,
             )
             for _ in range(config.num_hidden_layers)
         )
@@ -100,10 +137,9 @@ class _TextModel(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids to the embedding that the UNet attends to.
+    """Token ids to the embedding that a generator attends to: all rows, after the final norm.
 
-    The published diffusers file holds 23 blocks: the penultimate layer of OpenCLIP ViT-H-14,
-    through its final norm.
+    Stable Diffusion 2.1's file holds 23 blocks: the penultimate layer of OpenCLIP ViT-H-14.
 
     Args:
         config: sizes.
