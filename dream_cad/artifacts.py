@@ -15,6 +15,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,19 @@ from dream_cad.exceptions import InvalidConfigError, StorageError
 MANIFEST = "manifest.json"
 _STAGING = ".staging"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A published file, as its manifest tells.
+
+    Attributes:
+        bytes: its length.
+        sha256: of its content, in hexadecimal digits.
+    """
+
+    bytes: int
+    sha256: str
 
 
 class ArtifactStore:
@@ -98,6 +112,22 @@ class ArtifactStore:
         path = f"{self._path(key)}/{_checked(name)}"
         with _storage_errors(f"read {key}/{name}"), self._fs.open_input_file(path) as stream:
             return bytes(stream.read())
+
+    def files(self, key: str) -> dict[str, StoredFile]:
+        """Return what was published under a key, by name, in the order of publication.
+
+        Files that ``put`` added later are derived, and not among them.
+
+        Raises:
+            StorageError: there is no such publication, or its manifest is damaged.
+        """
+        manifest = self.read(key, MANIFEST)
+        try:
+            return {name: StoredFile(**facts) for name, facts in json.loads(manifest).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StorageError(
+                f"The manifest of {key} is damaged: {error}.", hint="Make the result again."
+            ) from error
 
     def exists(self, key: str, name: str = MANIFEST) -> bool:
         """Return whether a publication (or one file of it) is there and complete."""

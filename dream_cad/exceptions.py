@@ -181,6 +181,14 @@ class ResultExpiredError(JobStateError):
     http_status = 410
 
 
+class ResultFileNotFoundError(DreamCadError):
+    """A result has no file of that name."""
+
+    code = "result-file-not-found"
+    title = "Result file not found"
+    http_status = 404
+
+
 class LeaseLostError(JobStateError):
     """A worker reports on a job whose lease is no longer its own; its result is refused."""
 

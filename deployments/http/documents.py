@@ -23,6 +23,7 @@ class Links(BaseModel):
     webhooks: str
     result: str | None = None
     preview: str | None = None
+    files: str | None = None
 
 
 class JobDocument(BaseModel):
@@ -60,6 +61,22 @@ class JobDocument(BaseModel):
     error: dict[str, Any] | None = Field(description="Why it failed, as a problem document.")
     last_problem: dict[str, Any] | None = Field(description="Why the attempt before was lost.")
     links: Links
+
+
+class FileDocument(BaseModel):
+    """One stored file of a result."""
+
+    name: str
+    bytes: int
+    sha256: str
+    media_type: str
+    url: str
+
+
+class FilesDocument(BaseModel):
+    """The stored files of a result."""
+
+    files: list[FileDocument]
 
 
 class JobPageDocument(BaseModel):
@@ -218,6 +235,7 @@ def _links(job: GenerationJob) -> Links:
         webhooks=f"{url}/webhooks",
         result=f"{url}/result" if is_done else None,
         preview=f"{url}/preview.png" if is_done else None,
+        files=f"{url}/files" if is_done else None,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from deployments.http.documents import is_expired
 from deployments.messages import MESH_FILE
-from dream_cad.artifacts import ArtifactStore
-from dream_cad.exceptions import JobStateError, ResultExpiredError
+from dream_cad.artifacts import ArtifactStore, StoredFile
+from dream_cad.exceptions import JobStateError, ResultExpiredError, ResultFileNotFoundError
 from dream_cad.mesh.export import mesh_bytes
 from dream_cad.mesh.loading import load_mesh
 from dream_cad.queue import GenerationJob, JobStatus
@@ -22,13 +23,21 @@ MEDIA_TYPES = {
     "3mf": "model/3mf",
     "usdz": "model/vnd.usdz+zip",
     "gltf": "model/gltf+json",
+    "png": "image/png",
+    "json": "application/json",
+    "zip": "application/zip",
 }
 _OTHER_MEDIA_TYPE = "application/octet-stream"
 
 
 def media_type(format: str) -> str:
-    """Return the media type of a mesh format."""
+    """Return the media type of a mesh format, or of a suffix without its dot."""
     return MEDIA_TYPES.get(format, _OTHER_MEDIA_TYPE)
+
+
+def media_type_of(name: str) -> str:
+    """Return the media type of a file, by its suffix."""
+    return media_type(PurePath(name).suffix.removeprefix(".").lower())
 
 
 def result_key(job: GenerationJob) -> str:
@@ -64,6 +73,29 @@ class ResultReader:
     async def read_file(self, key: str, name: str) -> bytes:
         """Return a published file."""
         return await asyncio.to_thread(self._artifacts.read, key, name)
+
+    async def files(self, key: str) -> dict[str, StoredFile]:
+        """Return what is stored of a result, by name."""
+        return await asyncio.to_thread(self._artifacts.files, key)
+
+    async def read_listed(self, key: str, name: str) -> tuple[bytes, StoredFile]:
+        """Return a file that the result's own list names; a request never becomes a path.
+
+        Raises:
+            ResultFileNotFoundError: the list does not; says what it names.
+        """
+        listed = await self.files(key)
+        if name not in listed:
+            raise ResultFileNotFoundError(
+                f"The result has no file {name[:80]!r}.",
+                hint=f"Files: {', '.join(listed)}.",
+                details={"allowed": list(listed)},
+            )
+        return await self.read_file(key, name), listed[name]
+
+    async def fingerprint(self, content: bytes) -> str:
+        """Return the SHA-256 of a file's content."""
+        return await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
 
     async def read_mesh(self, key: str, format: str) -> bytes:
         """Return the mesh in a format; callers at the same time share one conversion."""

@@ -132,6 +132,9 @@ def fetch(
         str | None, typer.Option(help="glb, obj, ply or stl; else by the file's suffix.")
     ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also write the turntable PNG here.")] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Also write all stored files into this folder.")
+    ] = None,
     wait: Wait = False,
     timeout: Timeout = ONE_HOUR_S,
     server: Server = None,
@@ -146,6 +149,9 @@ def fetch(
         typer.echo(client.fetch_result(job_id, target, wanted))
         if preview is not None:
             typer.echo(client.fetch_preview(job_id, preview))
+        if files is not None:
+            for file in client.files(job_id):
+                typer.echo(client.fetch_file(job_id, file.name, files / file.name))
 
 
 def cancel(

@@ -17,6 +17,7 @@ from dream_cad.client.documents import (
     JobEvent,
     Model,
     Models,
+    ResultFile,
 )
 from dream_cad.client.fields import BatchItemFields, Image, JobFields
 from dream_cad.client.problems import RemoteProblemError
@@ -36,4 +37,5 @@ __all__ = [
     "Model",
     "Models",
     "RemoteProblemError",
+    "ResultFile",
 ]

@@ -15,7 +15,15 @@ import httpx
 from dream_cad.client import calls
 from dream_cad.client.connection import Address, AsyncConnection
 from dream_cad.client.deadline import Deadline
-from dream_cad.client.documents import Batch, BatchItem, Cluster, Job, JobEvent, Models
+from dream_cad.client.documents import (
+    Batch,
+    BatchItem,
+    Cluster,
+    Job,
+    JobEvent,
+    Models,
+    ResultFile,
+)
 from dream_cad.client.events import POLL_S, Following
 from dream_cad.client.fields import BatchItemFields, Image, JobFields
 from dream_cad.client.files import format_of
@@ -239,6 +247,18 @@ class AsyncClient:
     async def fetch_preview(self, job_id: str, path: str | Path) -> Path:
         """Write a job's turntable sheet to a PNG file."""
         return await self._connection.download(calls.preview(job_id), Path(path))
+
+    async def files(self, job_id: str) -> tuple[ResultFile, ...]:
+        """Return what is stored of a job's result: mesh, pictures, what else the model made."""
+        return (await self._connection.send(calls.list_files(job_id))).files
+
+    async def read_file(self, job_id: str, name: str) -> bytes:
+        """Return one of the files that ``files`` lists."""
+        return await self._connection.read(calls.file(job_id, name))
+
+    async def fetch_file(self, job_id: str, name: str, path: str | Path) -> Path:
+        """Write one of the files that ``files`` lists to a file of this machine."""
+        return await self._connection.download(calls.file(job_id, name), Path(path))
 
     async def fetch_receipt(self, job_id: str, path: str | Path) -> Path:
         """Write a job's receipt to a JSON file."""

@@ -15,7 +15,15 @@ import httpx
 from dream_cad.client import calls
 from dream_cad.client.connection import Address, Connection
 from dream_cad.client.deadline import Deadline
-from dream_cad.client.documents import Batch, BatchItem, Cluster, Job, JobEvent, Models
+from dream_cad.client.documents import (
+    Batch,
+    BatchItem,
+    Cluster,
+    Job,
+    JobEvent,
+    Models,
+    ResultFile,
+)
 from dream_cad.client.events import POLL_S, Following
 from dream_cad.client.fields import BatchItemFields, Image, JobFields
 from dream_cad.client.files import format_of
@@ -238,6 +246,18 @@ class Client:
     def fetch_preview(self, job_id: str, path: str | Path) -> Path:
         """Write a job's turntable sheet to a PNG file."""
         return self._connection.download(calls.preview(job_id), Path(path))
+
+    def files(self, job_id: str) -> tuple[ResultFile, ...]:
+        """Return what is stored of a job's result: mesh, pictures, what else the model made."""
+        return self._connection.send(calls.list_files(job_id)).files
+
+    def read_file(self, job_id: str, name: str) -> bytes:
+        """Return one of the files that ``files`` lists."""
+        return self._connection.read(calls.file(job_id, name))
+
+    def fetch_file(self, job_id: str, name: str, path: str | Path) -> Path:
+        """Write one of the files that ``files`` lists to a file of this machine."""
+        return self._connection.download(calls.file(job_id, name), Path(path))
 
     def fetch_receipt(self, job_id: str, path: str | Path) -> Path:
         """Write a job's receipt to a JSON file."""

@@ -18,6 +18,7 @@ from dream_cad.client.documents import (
     Job,
     JobPage,
     Models,
+    ResultFiles,
     Retried,
 )
 from dream_cad.client.fields import (
@@ -130,6 +131,16 @@ def receipt(job_id: str) -> Request:
     return Request("GET", f"{job_url(job_id)}/receipt")
 
 
+def list_files(job_id: str) -> Call[ResultFiles]:
+    """Ask what is stored of a job's result."""
+    return Call(Request("GET", f"{job_url(job_id)}/files"), ResultFiles)
+
+
+def file(job_id: str, name: str) -> Request:
+    """Ask for one of the files that are stored."""
+    return Request("GET", f"{job_url(job_id)}/files/{_segment(name, 'file name', dots=True)}")
+
+
 def submit_batch(
     prompts: Sequence[str] | None,
     items: Sequence[BatchItemFields] | None,
@@ -206,12 +217,12 @@ def get_cluster() -> Call[Cluster]:
 
 def job_url(job_id: str) -> str:
     """Return a job's path."""
-    return f"/v1/jobs/{_segment(job_id, 'job')}"
+    return f"/v1/jobs/{_segment(job_id, 'job id')}"
 
 
 def batch_url(batch_id: str) -> str:
     """Return a batch's path."""
-    return f"/v1/batches/{_segment(batch_id, 'batch')}"
+    return f"/v1/batches/{_segment(batch_id, 'batch id')}"
 
 
 def _post(url: str, answer: type[D], **parts: Any) -> Call[D]:
@@ -222,8 +233,10 @@ def _idempotency(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key or str(uuid.uuid4())}
 
 
-def _segment(text: str, kind: str) -> str:
+def _segment(text: str, kind: str, *, dots: bool = False) -> str:
     """Refuse what would lead to another path than meant."""
-    if not text or not all(sign.isascii() and (sign.isalnum() or sign in "-_") for sign in text):
-        raise InvalidConfigError(f"{text!r} is no {kind} id.")
+    legal = "-_." if dots else "-_"
+    is_plain = all(sign.isascii() and (sign.isalnum() or sign in legal) for sign in text)
+    if not text or not is_plain or text.startswith("."):
+        raise InvalidConfigError(f"{text!r} is no {kind}.")
     return text

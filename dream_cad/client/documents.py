@@ -67,6 +67,21 @@ class Job(Document):
         return str(error.get("detail") or error.get("title") or "no reason was given.")
 
 
+class ResultFile(Document):
+    """A stored file of a result."""
+
+    name: str
+    bytes: int = 0
+    sha256: str = ""
+    media_type: str = ""
+
+
+class ResultFiles(Document):
+    """What is stored of a result."""
+
+    files: tuple[ResultFile, ...]
+
+
 class JobPage(Document):
     """A page of jobs, newest first."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import threading
@@ -59,6 +60,24 @@ def test_published_files_can_be_read(either: ArtifactStore) -> None:
     assert either.exists("job-1")
     assert either.read("job-1", "mesh.glb") == FILES["mesh.glb"]
     assert b'"sha256"' in either.read("job-1", MANIFEST)
+
+
+def test_what_was_published_is_listed(either: ArtifactStore) -> None:
+    either.publish("job-1", FILES)
+    either.put("job-1", "mesh.obj", b"v 0 0 0")
+    files = either.files("job-1")
+    assert {name: file.bytes for name, file in files.items()} == {"mesh.glb": 7, "preview.png": 4}
+    assert files["mesh.glb"].sha256 == hashlib.sha256(b"glTF...").hexdigest()
+    with pytest.raises(StorageError):
+        either.files("job-2")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": {"size": 1}}', b"\xff"])
+def test_a_damaged_list_is_a_storage_error(store: ArtifactStore, content: bytes) -> None:
+    store.publish("job-1", FILES)
+    store.put("job-1", MANIFEST, content)
+    with pytest.raises(StorageError, match="damaged"):
+        store.files("job-1")
 
 
 def test_publishing_again_replaces_everything(either: ArtifactStore) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from deployments.http.body import read_submission
 from deployments.http.checks import check_format
 from deployments.http.deps import App, IdempotencyKey, Reader, Submitter, problems
-from deployments.http.documents import job_document
+from deployments.http.documents import FileDocument, FilesDocument, job_document
+from deployments.http.download import BINARY, Download, described
 from deployments.http.errors import problem_response
-from deployments.http.results import media_type, result_key
+from deployments.http.results import media_type, media_type_of, result_key
 from deployments.http.routes.jobs import JOB_BODY
 from deployments.http.services import Services
 from deployments.messages import PREVIEW_FILE, RECEIPT_FILE, JobView
@@ -19,9 +20,9 @@ from dream_cad.queue import JobStatus
 
 router = APIRouter(tags=["results"])
 
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_GLB = "model/gltf-binary"
 _MESH: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The mesh.", "content": {"model/gltf-binary": _BINARY}}
+    200: {"description": "The mesh.", "content": {_GLB: BINARY}}
 }
 Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl ...")]
 
@@ -29,19 +30,22 @@ Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl ...
 @router.get(
     "/v1/jobs/{job_id}/result",
     response_class=Response,
-    responses={**_MESH, **problems(404, 409, 410)},
+    responses={**described("The mesh.", _GLB), **problems(404, 409, 410)},
 )
-async def get_result(job_id: str, app: App, who: Reader, format: Format | None = None) -> Response:
+async def get_result(
+    job_id: str, request: Request, app: App, who: Reader, format: Format | None = None
+) -> Response:
     """Return the mesh in the format that the job named; others are converted on demand."""
     view = await app.job(job_id, who)
-    return await mesh_response(app, view, format or view.job.policy.get("format", "glb"))
+    wanted = format or view.job.policy.get("format", "glb")
+    return (await mesh_download(app, view, wanted)).answer(request)
 
 
 @router.get(
     "/v1/jobs/{job_id}/preview.png",
     response_class=Response,
     responses={
-        200: {"description": "Turntable sheet.", "content": {"image/png": _BINARY}},
+        200: {"description": "Turntable sheet.", "content": {"image/png": BINARY}},
         **problems(404, 409, 410),
     },
 )
@@ -49,6 +53,48 @@ async def get_preview(job_id: str, app: App, who: Reader) -> Response:
     """Return the turntable sheet."""
     key = result_key((await app.job(job_id, who)).job)
     return Response(await app.results.read_file(key, PREVIEW_FILE), media_type="image/png")
+
+
+@router.get("/v1/jobs/{job_id}/files", responses=problems(404, 409, 410))
+async def list_files(job_id: str, app: App, who: Reader) -> FilesDocument:
+    """List what is stored of the result: mesh, pictures, splats, whatever the model made."""
+    view = await app.job(job_id, who)
+    stored = await app.results.files(result_key(view.job))
+    files = [
+        FileDocument(
+            name=name,
+            bytes=file.bytes,
+            sha256=file.sha256,
+            media_type=media_type_of(name),
+            url=f"/v1/jobs/{view.job.id}/files/{name}",
+        )
+        for name, file in stored.items()
+    ]
+    return FilesDocument(files=files)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/files/{name}",
+    response_class=Response,
+    responses={
+        **described("The file.", "application/octet-stream"),
+        **problems(404, 409, 410),
+    },
+)
+async def get_file(
+    job_id: str,
+    name: Annotated[str, Path(max_length=128)],
+    request: Request,
+    app: App,
+    who: Reader,
+) -> Response:
+    """Return one of the files that the list names."""
+    view = await app.job(job_id, who)
+    content, stored = await app.results.read_listed(result_key(view.job), name)
+    url = f"/v1/jobs/{view.job.id}"
+    filename = f"{view.job.id}-{name}"
+    download = Download(content, media_type_of(name), stored.sha256, filename, url)
+    return download.answer(request)
 
 
 @router.get(
@@ -99,7 +145,7 @@ async def generate(
     view = await app.make(submission, who, wait_s, idempotency_key)
     job = view.job
     if job.status is JobStatus.COMPLETED:
-        return await mesh_response(app, view, submission.request.format)
+        return (await mesh_download(app, view, submission.request.format)).whole()
     if not job.status.is_final:
         document = job_document(view)
         headers = {"Location": document.links.self}
@@ -109,13 +155,10 @@ async def generate(
     return problem_response({**problem, "job_id": job.id}, status)
 
 
-async def mesh_response(app: Services, view: JobView, format: str) -> Response:
+async def mesh_download(app: Services, view: JobView, format: str) -> Download:
     """Return a completed job's mesh for download."""
     check_format(format)
     content = await app.results.read_mesh(result_key(view.job), format)
-    headers = {
-        "Content-Disposition": f'attachment; filename="{view.job.id}.{format}"',
-        "Link": f'</v1/jobs/{view.job.id}>; rel="describedby"',
-        "X-Content-Type-Options": "nosniff",
-    }
-    return Response(content, headers=headers, media_type=media_type(format))
+    sha256 = await app.results.fingerprint(content)
+    filename, url = f"{view.job.id}.{format}", f"/v1/jobs/{view.job.id}"
+    return Download(content, media_type(format), sha256, filename, url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import socket
 import zipfile
@@ -21,6 +22,7 @@ from dream_cad.exceptions import (
     InvalidConfigError,
     JobNotFoundError,
     JobStateError,
+    ResultFileNotFoundError,
 )
 from tests.unit.client.both import Both
 from tests.unit.deployments.http.conftest import Stand, png
@@ -110,6 +112,23 @@ async def test_cancel_and_rerun(client: Both, stand: Stand) -> None:
     again = await client.rerun(done.id)
     assert again.id != done.id
     assert again.prompt == "a ball"
+
+
+async def test_stored_files(client: Both, stand: Stand, tmp_path: Path) -> None:
+    job = await client.submit("a cube")
+    stand.complete()
+    files = {file.name: file for file in await client.files(job.id)}
+    assert list(files) == ["mesh.glb", "preview.png", "result.json"]
+    assert files["preview.png"].media_type == "image/png"
+    content = await client.read_file(job.id, "mesh.glb")
+    assert hashlib.sha256(content).hexdigest() == files["mesh.glb"].sha256
+    path = await client.fetch_file(job.id, "result.json", tmp_path / "new" / "made.json")
+    assert json.loads(path.read_text()) == {"seed": 1}
+    with pytest.raises(ResultFileNotFoundError, match=r"no file 'splats\.ply'"):
+        await client.read_file(job.id, "splats.ply")
+    for name in ("../result", "", ".hidden", "a/b"):
+        with pytest.raises(InvalidConfigError, match="is no file name"):
+            await client.read_file(job.id, name)
 
 
 async def test_generate_returns_the_mesh(client: Both, stand: Stand) -> None:
