@@ -83,6 +83,7 @@ class Worker(Protocol):
     job: GenerationJob
     usage: Usage
     at_work: DeploymentHandle[Any] | None
+    begun: asyncio.Event
 
     @property
     def rank(self) -> Rank:
@@ -257,6 +258,7 @@ class Attempt:
             async for event in stream:
                 if isinstance(event, Busy):
                     return None
+                self._worker.begun.set()
                 if isinstance(event, Done):
                     return event
                 if isinstance(event, Failed):

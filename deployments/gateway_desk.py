@@ -44,6 +44,9 @@ class GatewayDesk:
         def _find_run(self, job_id: str) -> JobRun | None:
             """See Router._find_run."""
 
+        async def _until_begun(self, jobs: list[GenerationJob]) -> None:
+            """See Router._until_begun."""
+
         def _wake_all(self) -> None:
             """See Router._wake_all."""
 
@@ -78,6 +81,7 @@ class GatewayDesk:
             error.details["retry_after_s"] = self._retry_after_s(jobs[0].model_name)
             raise
         self._wake_all()
+        await self._until_begun(jobs)
         return await self.batch(batch_id)
 
     async def batch(self, batch_id: str) -> BatchView:

@@ -58,6 +58,7 @@ class JobRun:
         self.usage = Usage()
         self.at_work: DeploymentHandle[Any] | None = None
         self.has_slot = False
+        self.begun = asyncio.Event()
         self.is_reserved = False
         self.needs_slot = True
         self.is_at_gate = False
@@ -77,6 +78,16 @@ class JobRun:
         """End the attempt without a word to the queue: the lease is another's."""
         self.is_abandoned = True
         self._stop.set()
+
+    def take_slot(self) -> None:
+        """Note that the model's slot is held, for a try that has yet to begin there."""
+        self.has_slot = True
+        self.begun.clear()
+
+    def leave_slot(self) -> None:
+        """Note that the slot is held no more."""
+        self.has_slot = False
+        self.begun.set()
 
     @property
     def elapsed_s(self) -> float:

@@ -179,12 +179,12 @@ class Lane:
             finally:
                 run.is_at_gate = False
         run.is_reserved = run.needs_slot = False
-        run.has_slot = True
+        run.take_slot()
         self._wake.set()
         try:
             yield
         finally:
-            run.has_slot = False
+            run.leave_slot()
             self.stages.gate.release()
 
     async def _take_turn(self, run: JobRun) -> None:

@@ -26,6 +26,7 @@ from deployments.messages import JobView, ModelInfo
 from deployments.metrics import RouterMetrics
 from deployments.neighbours import Neighbours
 from deployments.plan import ModelPlan
+from deployments.starting import until_begun
 from deployments.sweeper import Sweeper
 from deployments.watching import Watch, Watchers, wait_for
 from deployments.webhooks import WebhookSender
@@ -178,6 +179,7 @@ class Router(GatewayDesk):
         lane = self._lanes.get(accepted.job.model_name)
         if lane is not None:
             lane.wake(accepted.job)
+            await until_begun(lane.runs.values(), accepted.job.priority.value)
         return self._view_at(accepted.job, accepted.position)
 
     async def _accept_all(self, jobs: list[GenerationJob]) -> list[Accepted | Exception]:
@@ -268,6 +270,14 @@ class Router(GatewayDesk):
 
     def _watching(self, job_id: str) -> Watch:
         return self._watchers.watch(job_id)
+
+    async def _until_begun(self, jobs: list[GenerationJob]) -> None:
+        level_of: dict[str, int] = {}
+        for job in jobs:
+            level_of[job.model_name] = max(level_of.get(job.model_name, 0), job.priority.value)
+        for name, level in level_of.items():
+            if name in self._lanes:
+                await until_begun(self._lanes[name].runs.values(), level)
 
     def _wake_all(self) -> None:
         for lane in self._lanes.values():

@@ -58,7 +58,9 @@ class StepRunner:
         return oldest is not None and time.monotonic() - oldest > self._grace_s
 
     async def run(self, job_id: str, work: Work) -> AsyncIterator[Event]:
-        """Run ``work`` and yield its progress, then one Done or Failed; Busy if other work runs.
+        """Run ``work``; yields its progress from 0 on, then one Done or Failed; or Busy.
+
+        Busy, and nothing else, says that other work runs.
 
         Args:
             job_id: name for ``cancel``.
@@ -78,6 +80,7 @@ class StepRunner:
         told = latest[0]  # before the thread starts: its first word must not pass for told
         future = asyncio.get_running_loop().run_in_executor(self._pool, _timed, work, progress)
         try:
+            yield told  # it has begun
             while not future.done():
                 await asyncio.wait({future}, timeout=_POLL_S)
                 if latest[0] != told:
