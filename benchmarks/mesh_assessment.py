@@ -11,6 +11,7 @@ import importlib.util
 import time
 from collections import Counter
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from dream_cad.benchmark.aspects.topology import edge_table, measure_topology
 from dream_cad.benchmark.measurement import Measurement
 from dream_cad.benchmark.welded import WeldedMesh, weld
 from dream_cad.mesh.data import MeshData
+from dream_cad.models.profile import StageClock, profiled_stages
 from jobs.nano.catalogue import CATEGORIES, make_item
 from jobs.nano.truth import truth_mesh
 
@@ -206,36 +208,59 @@ def speed(runs: int) -> dict[str, Any]:
     return found
 
 
-def overhead(pairs: int, loops: int = 60) -> dict[str, Any]:
-    """CPU seconds that measuring adds to a stage of numpy work, alternating with and without."""
-    data = np.random.default_rng(0).random((400, 400))
+def overhead(pairs: int) -> dict[str, Any]:
+    """What measuring adds to runs of several lengths, and to each stage within them.
 
-    def stage() -> None:
-        for _ in range(loops):
-            data @ data
-
-    def cpu(work: Callable[[], None]) -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    def measured() -> None:
-        with Measurement():
-            stage()
-
-    stage()
-    bare, with_it = [], []
-    for _ in range(pairs):
-        bare.append(cpu(stage))
-        with_it.append(cpu(measured))
-    # Fixed costs at both ends and the sampler's share, apart from the noise of the stage itself.
+    The seconds that are reported stand against those of the bare work, alternating; what opening
+    and closing a measurement costs lies outside of them, and is stated apart.
+    """
     idle = [_idle_cost(seconds) for seconds in (0.0, 2.0)]
+    clock_s = _stage_clock_cost()
     return {
-        "stage_cpu": summarize(bare),
-        "measured_cpu": summarize(with_it),
+        "runs": {f"{loops} products": _compare_runs(loops, pairs) for loops in (8, 80, 800)},
+        "stage_clock_s": clock_s,
+        "shortest_stage_within_limit_s": clock_s / OVERHEAD_LIMIT,
         "fixed_cpu_s": round(idle[0], 5),
         "sampler_cpu_share": round((idle[1] - idle[0]) / 2.0, 5),
     }
+
+
+def _compare_runs(loops: int, pairs: int) -> dict[str, Any]:
+    """Bare and reported wall seconds of ``loops`` matrix products, and their ratios."""
+    data = np.random.default_rng(0).random((400, 400))
+    product = np.empty_like(data)
+
+    def work() -> float:
+        start = time.perf_counter()
+        for _ in range(loops):
+            np.matmul(data, data, out=product)
+        return time.perf_counter() - start
+
+    work()
+    bare, reported = [], []
+    for _ in range(pairs):
+        bare.append(work())
+        with Measurement() as measured:
+            work()
+        reported.append(measured.seconds)
+    ratios = [one / other for one, other in zip(reported, bare, strict=True)]
+    return {
+        "bare": summarize(bare),
+        "reported": summarize(reported),
+        "median_ratio": round(median(ratios), 4),
+        "ratio_of_minima": round(min(reported) / min(bare), 4),
+    }
+
+
+def _stage_clock_cost(entries: int = 20_000) -> float:
+    """Seconds that timing one stage takes, while stages are profiled."""
+    clock = StageClock()
+    with profiled_stages():
+        start = time.perf_counter()
+        for _ in range(entries):
+            with clock.stage("empty"):
+                pass
+        return round((time.perf_counter() - start) / entries, 8)
 
 
 def _idle_cost(seconds: float) -> float:

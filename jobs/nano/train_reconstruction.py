@@ -12,12 +12,13 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
+from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import Shard, load_shard
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 from jobs.nano.render import BACKGROUND
@@ -173,14 +174,6 @@ def initialize(network: TripoSRNetwork, seed: int) -> None:
         last.bias[0] = density_threshold_logit(network.config) - 1.0
 
 
-def save_checkpoint(config: TripoSRConfig, state: dict[str, Tensor], folder: Path) -> None:
-    """Write ``config.yaml`` and float16 ``model.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config.to_yaml(folder / "config.yaml")
-    half = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
-    save_file(half, folder / "model.safetensors")
-
-
 def train_reconstruction(
     data: Path,
     folder: Path,
@@ -234,5 +227,5 @@ def train_reconstruction(
             )
             running[:] = 0
         if step % 500 == 0:
-            save_checkpoint(config, average.state, folder)
-    save_checkpoint(config, average.state, folder)
+            write_checkpoint(config.to_yaml, average.state, folder)
+    write_checkpoint(config.to_yaml, average.state, folder)

@@ -6,13 +6,14 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
 from dream_cad.models.stable_fast_3d.config_file import write_config
 from dream_cad.models.stable_fast_3d.network import StableFast3DNetwork
 from jobs.nano.catalogue import ROUGHNESS_METALLIC, material_of
+from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import BOX, Shard
 from jobs.nano.normals import shard_normals
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
@@ -224,14 +226,6 @@ def _last(network: StableFast3DNetwork, head: str) -> nn.Linear:
     return cast(nn.Linear, cast(nn.Sequential, network.decoder.heads[head])[-1])
 
 
-def save_checkpoint(config: StableFast3DConfig, state: dict[str, Tensor], folder: Path) -> None:
-    """Write ``config.yaml`` and float16 ``model.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(config, folder / "config.yaml")
-    half = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
-    save_file(half, folder / "model.safetensors")
-
-
 def train_textured(
     data: Path,
     folder: Path,
@@ -284,8 +278,8 @@ def train_textured(
             logger.info("step %d (%.1f %%) loss %.4f iou %.3f", step, done, *(running / 50))
             running[:] = 0
         if step % 100 == 0:
-            save_checkpoint(config, average.state, folder)
-    save_checkpoint(config, average.state, folder)
+            write_checkpoint(partial(write_config, config), average.state, folder)
+    write_checkpoint(partial(write_config, config), average.state, folder)
 
 
 def train_material(
@@ -323,4 +317,4 @@ def train_material(
             logger.info("material step %d loss %.4f", step, running / 200)
             running = 0.0
     named = {f"image_estimator.{key}": value for key, value in average.state.items()}
-    save_checkpoint(config, state | named, folder)
+    write_checkpoint(partial(write_config, config), state | named, folder)

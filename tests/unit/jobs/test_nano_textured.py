@@ -14,6 +14,7 @@ from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
 from jobs.nano import train_reconstruction
 from jobs.nano.catalogue import make_item, material_of
+from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import BOX, make_shard
 from jobs.nano.normals import inward_normals, shard_normals
 from jobs.nano.optimizer import Optimizer, Schedule
@@ -45,7 +46,7 @@ def triposr(tmp_path: Path) -> Path:
     folder = tmp_path / "triposr"
     network = TripoSRNetwork(config)
     train_reconstruction.initialize(network, 0)
-    train_reconstruction.save_checkpoint(config, network.state_dict(), folder)
+    write_checkpoint(config.to_yaml, network.state_dict(), folder)
     return folder
 
 

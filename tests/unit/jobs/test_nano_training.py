@@ -12,6 +12,7 @@ from dream_cad.models.triposr.config import TripoSRConfig
 from dream_cad.models.triposr.network import TripoSRNetwork
 from jobs.nano import train_text_to_image
 from jobs.nano.catalogue import CATEGORIES, make_item
+from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import make_shard
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 from jobs.nano.pretrain_text_encoder import load_captions, pretrain_text_encoder
@@ -29,7 +30,6 @@ from jobs.nano.train_reconstruction import (
     hidden_matrices,
     initialize,
     reconstruction_loss,
-    save_checkpoint,
 )
 
 
@@ -92,7 +92,7 @@ def test_training_steps_reduce_the_loss(shards: Path) -> None:
 
 def test_checkpoint_is_half_precision_with_its_config(tmp_path: Path) -> None:
     config = TripoSRConfig.tiny()
-    save_checkpoint(config, TripoSRNetwork(config).state_dict(), tmp_path)
+    write_checkpoint(config.to_yaml, TripoSRNetwork(config).state_dict(), tmp_path)
     assert TripoSRConfig.from_yaml(tmp_path / "config.yaml") == config
     weights = load_file(tmp_path / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
