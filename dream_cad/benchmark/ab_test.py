@@ -1,9 +1,9 @@
 """ABTester: which of two models is better, by a paired and blind comparison.
 
 Each (prompt, seed) is run by both models, in an order drawn for each pair; the measurement does not
-see which model made a mesh. Rule of the winner: the side that wins more metrics, where a metric
-is won with an adjusted p below alpha and a difference of at least its minimum relevant one. A
-significant difference in successes decides alone. Otherwise it is a tie.
+see which model made a mesh. Rule of the winner: each pair goes to the side with more advantages of
+a relevant size in it; the side that more pairs go to wins if that is significant. A significant
+difference in successes decides alone. Otherwise it is a tie.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dream_cad.benchmark.paired import PairedComparison, compare_pairs, compare_successes, holm
 from dream_cad.benchmark.results import BenchmarkConfig, BenchmarkResult
+from dream_cad.benchmark.verdict import MetricPairs, decide, pair_preferences
 from dream_cad.exceptions import InvalidConfigError
 
 TIE = "tie"
@@ -112,11 +114,14 @@ class ABTestResult:
 
     Attributes:
         winner: name of the better model, or "tie".
-        p_value: smallest adjusted p over the metrics and successes.
-        reason: how the rule of the winner was met.
+        p_value: of the verdict: below alpha exactly where there is a winner. Those of single
+            metrics are in ``comparisons``; they can be small where the sides win different ones, or
+            differ by less than matters.
+        reason: the verdict in plain words.
         comparisons: by metric, "success" among them; differences are B - A.
         won_by_a: metrics with a relevant and significant advantage of A.
         won_by_b: those of B.
+        preferences: by pair, -1 where it goes to A, 1 to B, 0 to neither.
         results_a: results in the order of prompts and samples.
         results_b: likewise.
     """
@@ -127,6 +132,7 @@ class ABTestResult:
     comparisons: dict[str, PairedComparison]
     won_by_a: list[str]
     won_by_b: list[str]
+    preferences: list[int]
     results_a: list[BenchmarkResult]
     results_b: list[BenchmarkResult]
 
@@ -176,18 +182,22 @@ class ABTester:
             raise InvalidConfigError(
                 f"{len(results_a)} results of A and {len(results_b)} of B make no pairs."
             )
-        comparisons = _compare(config, results_a, results_b)
-        won = {name: _winner_of(name, c, config.alpha) for name, c in comparisons.items()}
-        won_a = [name for name, side in won.items() if side < 0]
-        won_b = [name for name, side in won.items() if side > 0]
-        winner, reason = _decide(config, won["success"], won_a, won_b)
+        compared = _compare(config, results_a, results_b)
+        success, *metrics = compared
+        preferences = pair_preferences(_successes(results_a), _successes(results_b), metrics)
+        names = (config.model_a, config.model_b)
+        verdict = decide(
+            names, success.comparison, preferences, metrics, config.alpha, seed=config.seed
+        )
+        won = {pairs.comparison.metric: pairs.winner(config.alpha) for pairs in compared}
         return ABTestResult(
-            winner=winner,
-            p_value=min(comparison.p_adjusted for comparison in comparisons.values()),
-            reason=reason,
-            comparisons=comparisons,
-            won_by_a=won_a,
-            won_by_b=won_b,
+            winner=names[verdict.side > 0] if verdict.side else TIE,
+            p_value=verdict.p_value,
+            reason=verdict.reason,
+            comparisons={pairs.comparison.metric: pairs.comparison for pairs in compared},
+            won_by_a=[name for name, side in won.items() if side < 0],
+            won_by_b=[name for name, side in won.items() if side > 0],
+            preferences=verdict.preferences.tolist(),
             results_a=results_a,
             results_b=results_b,
         )
@@ -195,51 +205,30 @@ class ABTester:
 
 def _compare(
     config: ABTestConfig, results_a: list[BenchmarkResult], results_b: list[BenchmarkResult]
-) -> dict[str, PairedComparison]:
-    found = {
-        "success": compare_successes(
-            np.array([result.success for result in results_a], dtype=bool),
-            np.array([result.success for result in results_b], dtype=bool),
-        )
-    }
+) -> list[MetricPairs]:
+    """Return successes, then every metric, with p-values adjusted over all of them."""
+    first, second = _successes(results_a), _successes(results_b)
+    success = compare_successes(first, second)
+    found = [MetricPairs(success, second.astype(np.float64) - first, 0.0)]
     for name in config.metrics:
+        metric = METRICS[name]
         a, b = _values(name, results_a), _values(name, results_b)
-        found[name] = compare_pairs(name, a, b, seed=config.seed)
-    adjusted = holm([comparison.p_value for comparison in found.values()])
-    return {
-        name: replace(comparison, p_adjusted=p)
-        for (name, comparison), p in zip(found.items(), adjusted, strict=True)
-    }
+        comparison = compare_pairs(name, a, b, seed=config.seed)
+        scale = abs(comparison.median_a) if metric.is_relative else 1.0
+        relevant = metric.relevant * scale if comparison.n else 0.0
+        found.append(MetricPairs(comparison, b - a if metric.higher_is_better else a - b, relevant))
+    adjusted = holm([pairs.comparison.p_value for pairs in found])
+    return [
+        replace(pairs, comparison=replace(pairs.comparison, p_adjusted=p))
+        for pairs, p in zip(found, adjusted, strict=True)
+    ]
 
 
-def _values(
-    name: str, results: list[BenchmarkResult]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _successes(results: list[BenchmarkResult]) -> NDArray[np.bool_]:
+    return np.array([result.success for result in results], dtype=bool)
+
+
+def _values(name: str, results: list[BenchmarkResult]) -> NDArray[np.float64]:
     read = METRICS[name].read
     values = [read(result) if result.success else None for result in results]
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _winner_of(name: str, comparison: PairedComparison, alpha: float) -> int:
-    """Return -1 where A has a relevant and significant advantage, 1 where B has, else 0."""
-    if comparison.n == 0 or comparison.p_adjusted >= alpha:
-        return 0
-    metric = METRICS.get(name)
-    sign = 1 if comparison.difference > 0 else -1
-    if metric is None:
-        return sign
-    relevant = metric.relevant * (abs(comparison.median_a) if metric.is_relative else 1.0)
-    if abs(comparison.difference) < relevant:
-        return 0
-    return sign if metric.higher_is_better else -sign
-
-
-def _decide(
-    config: ABTestConfig, success: int, won_a: list[str], won_b: list[str]
-) -> tuple[str, str]:
-    if success:
-        return (config.model_b if success > 0 else config.model_a), "It succeeds more often."
-    if len(won_a) == len(won_b):
-        return TIE, f"A wins {won_a or 'nothing'}, B wins {won_b or 'nothing'}."
-    winner = config.model_b if len(won_b) > len(won_a) else config.model_a
-    return winner, f"A wins {won_a or 'nothing'}, B wins {won_b or 'nothing'}."

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import floats
+from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
@@ -15,9 +20,11 @@ from dream_cad.benchmark import (
     BenchmarkConfig,
     BenchmarkResult,
     ModelBenchmark,
+    QualityAssessor,
 )
 from dream_cad.benchmark.paired import compare_pairs, compare_successes, holm
 from dream_cad.exceptions import GenerationError, InvalidConfigError, ModelNotFoundError
+from dream_cad.mesh.data import MeshData
 from dream_cad.models.base import GenerationResult, Model3D
 from dream_cad.models.profile import is_profiled
 
@@ -140,6 +147,72 @@ def test_failing_more_often_loses_whatever_the_speed() -> None:
     judged = ABTester().judge(CONFIG, failing, results([5.0] * 12))
     assert judged.winner == "second"
     assert judged.comparisons["success"].p_value == pytest.approx(2 * 0.5**12)
+
+
+def with_quality(seconds: list[float], quality: list[float]) -> list[BenchmarkResult]:
+    box = trimesh.creation.box()
+    mesh = MeshData(np.asarray(box.vertices, np.float32), np.asarray(box.faces, np.int32))
+    metrics = QualityAssessor().assess(mesh)
+    return [
+        replace(
+            result, quality_metrics=replace(metrics, overall_mesh_quality=q, game_ready_score=50.0)
+        )
+        for result, q in zip(results(list(seconds)), quality, strict=True)
+    ]
+
+
+def test_sides_that_win_different_metrics_tie_with_a_p_that_says_so() -> None:
+    steps = np.arange(12)
+    better = with_quality((2 + 0.01 * steps).tolist(), (80 + steps).tolist())
+    faster = with_quality((1 + 0.01 * steps).tolist(), (60 + 1.5 * steps).tolist())
+    judged = ABTester().judge(CONFIG, better, faster)
+    assert (judged.winner, judged.p_value) == ("tie", 1.0)
+    assert judged.preferences == [0] * 12
+    assert judged.won_by_a == ["overall_mesh_quality"]
+    assert judged.won_by_b == ["generation_time_seconds"]
+    assert judged.comparisons["overall_mesh_quality"].p_adjusted < 0.01
+    assert judged.reason.startswith("Tie: of 12 pairs 0 go to first, 0 to second and 12 to neither")
+    assert "first wins overall_mesh_quality (85.5 against 68.2" in judged.reason
+    assert "second wins generation_time_seconds" in judged.reason
+
+
+def test_a_certain_but_small_difference_is_told() -> None:
+    judged = ABTester().judge(CONFIG, results([1.0] * 12), results([1.001] * 12))
+    assert "generation_time_seconds differs (p = " in judged.reason
+    assert "less than 0.05 does not matter" in judged.reason
+
+
+def test_the_winner_is_the_one_that_most_pairs_go_to() -> None:
+    seconds = [1.0] * 10 + [3.0, 3.0]
+    judged = ABTester().judge(CONFIG, results([2.0] * 12), results(list(seconds)))
+    assert judged.preferences == [1] * 10 + [-1] * 2
+    exact = 2 * stats.binom.cdf(2, 12, 0.5)
+    assert judged.p_value == pytest.approx(2 * exact)
+    assert judged.winner == ("second" if 2 * exact < 0.05 else "tie")
+    few = ABTester().judge(CONFIG, results([2.0] * 5), results([1.0] * 5))
+    assert few.winner == "tie"
+    assert "too few" in few.reason
+
+
+def test_a_pair_goes_to_the_side_that_alone_succeeded() -> None:
+    a, b = results([1.0, None, None, 1.0]), results([None, 9.0, None, 1.01])
+    assert ABTester().judge(CONFIG, a, b).preferences == [-1, 1, 0, 0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    a=arrays(np.float64, 14, elements=floats(0.5, 2.0)),
+    b=arrays(np.float64, 14, elements=floats(0.5, 2.0)),
+)
+def test_the_verdict_and_its_p_never_disagree(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> None:
+    judged = ABTester().judge(CONFIG, results(a.tolist()), results(b.tolist()))
+    assert judged.is_significant == (judged.p_value < CONFIG.alpha)
+    without = ABTester().judge(
+        replace(CONFIG, metrics=["overall_mesh_quality"]), results(a.tolist()), results(b.tolist())
+    )
+    assert (without.winner, without.p_value) == ("tie", 1.0)
 
 
 @pytest.mark.parametrize("values", [[1.0] * 12, [None] * 12, [None, 1.0] * 6])
