@@ -146,6 +146,7 @@ def _plan_model(model: ModelArgs, gpus: Sequence[GpuGroup], strategy: str) -> Mo
     options = dict(model.options)
     if found.checkpoint is not None:
         options["checkpoint"] = found.checkpoint
+    needs_picture = model_class.draws_picture_first(options)
     return ModelPlan(
         name=model.name,
         is_deployed=True,
@@ -158,10 +159,10 @@ def _plan_model(model: ModelArgs, gpus: Sequence[GpuGroup], strategy: str) -> Mo
         num_cpus=_cpus(model.num_cpus, seat.share),
         num_replicas=model.num_replicas,
         autoscaling=model.autoscaling,
-        needs_picture=model_class.text_through_image,
+        needs_picture=needs_picture,
         capabilities=ModelRegistry().require_capabilities(model.name),
         finish_options=finisher_options(model_class.options_model()),
-        text_options=text_options(model_class.options_model()),
+        text_options=text_options(model_class.options_model()) if needs_picture else {},
     )
 
 

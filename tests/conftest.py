@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def set_settings(monkeypatch: pytest.MonkeyPatch) -> SetSettings:
 def clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of its own, with the built-in models alone; the process's table comes back after."""
     monkeypatch.setattr(registry, "_table", registry.Table())
+
+
+@pytest.fixture
+def without_code(clean_registry: None) -> Callable[[str], None]:
+    """Take the implementation of a built-in model out of the test's own table."""
+
+    def take_out(name: str) -> None:
+        entries = registry._table.entries
+        entries[name] = replace(entries[name], implementation=None)
+
+    return take_out
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -144,6 +144,11 @@ class Model3D(ABC):
 
     text_through_image: ClassVar[bool] = False
     """Whether text is first made into a picture; a server then runs the shared text stage."""
+
+    @classmethod
+    def draws_picture_first(cls, options: Mapping[str, Any]) -> bool:
+        """Tell whether a model made with these constructor options has text drawn first."""
+        return cls.text_through_image
 
     @classmethod
     def options_model(cls) -> type[BaseModel] | None:

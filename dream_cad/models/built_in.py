@@ -58,5 +58,6 @@ BUILT_IN_IMPLEMENTATIONS: dict[str, str] = {
     "mvdream": "dream_cad.models.mvdream:MVDream",
     "triposr": "dream_cad.models.triposr:TripoSR",
     "stable-fast-3d": "dream_cad.models.stable_fast_3d:StableFast3D",
+    "trellis": "dream_cad.models.trellis:Trellis",
     "hunyuan3d-mini": "dream_cad.models.hunyuan3d_mini:Hunyuan3DMini",
 }

@@ -22,6 +22,7 @@ from dream_cad.exceptions import (
 )
 from dream_cad.models.weights import (
     PUBLISHED,
+    FileOrigin,
     PublishedCheckpoint,
     PublishedFile,
     file_sha256,
@@ -130,15 +131,16 @@ class CheckpointDownloader:
             self._fetch_file(plan.folder, file, on_bytes)
 
     def _describe(self, published: PublishedCheckpoint, file: PublishedFile) -> RemoteFile:
+        origin = file.origin or FileOrigin(published.repo_id, published.revision, file.name)
         url = hf_hub_url(
-            published.repo_id, file.name, revision=published.revision, endpoint=self._endpoint
+            origin.repo_id, origin.name, revision=origin.revision, endpoint=self._endpoint
         )
         headers = self._request_head(url)
         size = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE)
         size = size or headers.get("Content-Length")
         if size is None or not size.isdigit() or (file.size or int(size)) != int(size):
             raise DownloadError(
-                f"The hub gives {file.name} of {published.repo_id} a size of {size} bytes, "
+                f"The hub gives {origin.name} of {origin.repo_id} a size of {size} bytes, "
                 f"expected {file.size or 'a number'}."
             )
         return RemoteFile(file.name, url, int(size), file.sha256 or _sha256_of(headers))

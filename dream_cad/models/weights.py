@@ -22,12 +22,29 @@ _HASH_SIDECAR_BYTES = 2**28
 
 
 @dataclass(frozen=True)
+class FileOrigin:
+    """A file of another repository, at a pinned revision."""
+
+    repo_id: str
+    revision: str
+    name: str
+
+
+@dataclass(frozen=True)
 class PublishedFile:
-    """One file of a published checkpoint; size in bytes and SHA-256 where known."""
+    """One file of a published checkpoint; size in bytes and SHA-256 where known.
+
+    Attributes:
+        name: path in the checkpoint's folder.
+        size: bytes.
+        sha256: of the content.
+        origin: where it lies, if not under its name in the checkpoint's own repository.
+    """
 
     name: str
     size: int | None = None
     sha256: str | None = None
+    origin: FileOrigin | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,17 @@ class PublishedCheckpoint:
     files: tuple[PublishedFile, ...]
     license: str
 
+
+_DINOV2 = ("facebook/dinov2-with-registers-large", "e4c89a4e05589de9b3e188688a303d0f3c04d0f3")
+# Sizes of the weights of TRELLIS-image-large; the two encoders of its repository are not read.
+_TRELLIS_NETWORKS = {
+    "ss_dec_conv3d_16l8_fp16": 147_591_972,
+    "ss_flow_img_dit_L_16l8_fp16": 1_130_770_840,
+    "slat_flow_img_dit_L_64l8p2_fp16": 1_203_755_136,
+    "slat_dec_gs_swin8_B_64l8gs32_fp16": 171_450_952,
+    "slat_dec_rf_swin8_B_64l8r16_fp16": 171_450_488,
+    "slat_dec_mesh_swin8_B_64l8m256c_fp16": 181_903_412,
+}
 
 PUBLISHED: dict[str, PublishedCheckpoint] = {
     "triposr": PublishedCheckpoint(
@@ -61,6 +89,23 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
             PublishedFile("model.safetensors", size=4_024_289_892),
         ),
         license="Stability AI Community License",
+    ),
+    "trellis": PublishedCheckpoint(
+        repo_id="microsoft/TRELLIS-image-large",
+        revision="25e0d31ffbebe4b5a97464dd851910efc3002d96",
+        files=(
+            PublishedFile("pipeline.json"),
+            *(PublishedFile(f"ckpts/{name}.json") for name in _TRELLIS_NETWORKS),
+            *(
+                PublishedFile(f"ckpts/{name}.safetensors", size)
+                for name, size in _TRELLIS_NETWORKS.items()
+            ),
+            *(
+                PublishedFile(f"dinov2/{name}", origin=FileOrigin(*_DINOV2, name))
+                for name in ("config.json", "model.safetensors")
+            ),
+        ),
+        license="MIT",
     ),
     "hunyuan3d-mini": PublishedCheckpoint(
         repo_id="tencent/Hunyuan3D-2mini",

@@ -264,7 +264,7 @@ def test_models_and_health(server: Server) -> None:
     assert models["echo"]["state"] == "ready"
     assert set(models["echo"]["options_schema"]["properties"]) >= {"brightness", "target_faces"}
     assert models["trellis"]["available"] is False
-    assert "not in this version" in models["trellis"]["reason"]
+    assert "no checkpoint" in models["trellis"]["reason"]
     assert server.client.get("/healthz").json()["status"] == "ok"
     assert server.client.get("/readyz").json() == {"status": "ready", "models": ["echo"]}
     assert server.client.get("/docs").status_code == 200

@@ -7,12 +7,9 @@ import pytest
 
 from dream_cad import ModelFactory
 from dream_cad.exceptions import (
-    InsufficientVRAMError,
     InvalidConfigError,
-    ModelUnavailableError,
 )
 from dream_cad.mesh.export import FORMATS
-from dream_cad.models import factory as factory_module
 from dream_cad.models.availability import get_availability
 from dream_cad.models.base import Model3D
 from dream_cad.models.built_in import BUILT_IN_CAPABILITIES
@@ -26,7 +23,6 @@ from dream_cad.models.weights import PUBLISHED
 
 NAMES = ModelRegistry().list_models()
 IMPLEMENTED = [name for name in NAMES if ModelRegistry().get_entry(name).is_implemented]
-LATER = [name for name in NAMES if name not in IMPLEMENTED]
 
 every_model = pytest.mark.parametrize("name", NAMES)
 every_implemented_model = pytest.mark.parametrize("name", IMPLEMENTED)
@@ -47,15 +43,6 @@ def test_every_model_states_its_availability_with_a_reason(name: str) -> None:
         found = get_availability(name, vram_gb=vram_gb)
         assert found.reason
         assert (found.device is not None) is found.available
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_creating_a_later_model_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InsufficientVRAMError, match="not in this version"):
-        ModelFactory.create_model(name)
-    monkeypatch.setattr(factory_module, "get_total_vram", lambda: 80.0)
-    with pytest.raises(ModelUnavailableError, match="not in this version"):
-        ModelFactory.create_model(name)
 
 
 @every_implemented_model

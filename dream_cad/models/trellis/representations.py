@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 import numpy as np
@@ -17,15 +16,6 @@ from torch import Tensor
 
 SH_0 = 0.28209479177387814
 _TO_Y_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-
-
-class RepresentationType(StrEnum):
-    """What TRELLIS can return."""
-
-    MESH = "mesh"
-    NERF = "nerf"
-    GAUSSIAN_SPLATTING = "gaussian_splatting"
-    SLAT = "slat"
 
 
 @dataclass(frozen=True)

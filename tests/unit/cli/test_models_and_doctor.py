@@ -48,7 +48,7 @@ def test_models_lists_every_model_with_its_reason(capsys: Capture) -> None:
         "hunyuan3d-mini",
         "tetrahedron",
     ]
-    assert "not in this version" in lines["trellis"]
+    assert "no checkpoint for this machine" in lines["trellis"]
     assert "Stability AI Community License" in lines["stable-fast-3d"]
     assert "yes" in lines["tetrahedron"]
 
@@ -57,12 +57,9 @@ def test_models_as_json(capsys: Capture) -> None:
     register_model("tetrahedron")(Tetrahedron)
     assert run(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["trellis"]["availability"] == {
-        "available": False,
-        "checkpoint": None,
-        "reason": "not in this version",
-        "device": None,
-    }
+    availability = rows["trellis"]["availability"]
+    assert availability.pop("reason").startswith("trellis has no checkpoint for this machine")
+    assert availability == {"available": False, "checkpoint": None, "device": None}
     assert rows["mvdream"]["capabilities"]["min_vram_gb"] == 16.0
     assert rows["tetrahedron"]["availability"]["available"] is True
 
@@ -75,7 +72,7 @@ def test_doctor_exit_code_tells_whether_the_default_model_runs(
     set_settings(default_model=default)
     assert run(["doctor"]) == code
     output = capsys.readouterr().out
-    assert "trellis: does not run here: not in this version" in output
+    assert "trellis: does not run here: trellis has no checkpoint" in output
     assert "tetrahedron: runs here" in output
 
 

@@ -119,7 +119,7 @@ def test_no_reader_no_text_stage() -> None:
 
 
 def test_options_go_to_the_stage_that_reads_them() -> None:
-    register("mine", 0.0)
+    register("mine", 0.0, through_image=True)
     (plan, *_) = plan_models(AppArgs(models=[ModelArgs(name="mine")]), uniform(0.0))
     assert plan.finish_options == {"min_component"}  # target_faces is the model's own
     options = {"seed": 3, "guidance_scale": 2.0, "target_faces": 100, "min_component": 0.1}
@@ -127,3 +127,11 @@ def test_options_go_to_the_stage_that_reads_them() -> None:
     assert split.text == {"seed": 3, "guidance_scale": 2.0}
     assert split.model == {"seed": 3, "target_faces": 100}
     assert split.finish == {"min_component": 0.1}
+
+
+def test_a_model_that_reads_text_itself_gets_the_options_of_text() -> None:
+    register("reader", 0.0)
+    (plan, *_) = plan_models(AppArgs(models=[ModelArgs(name="reader")]), uniform(0.0))
+    split = split_options({"guidance_scale": 2.0}, plan.finish_options, plan.text_options)
+    assert split.model == {"guidance_scale": 2.0}
+    assert split.text == {}

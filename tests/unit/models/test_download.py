@@ -20,7 +20,7 @@ from dream_cad.exceptions import (
 )
 from dream_cad.models import weights
 from dream_cad.models.download import CheckpointDownloader, DownloadPlan
-from dream_cad.models.weights import PublishedCheckpoint, PublishedFile
+from dream_cad.models.weights import FileOrigin, PublishedCheckpoint, PublishedFile
 from tests.unit.loopback import Answer, Request, serve
 
 CONFIG = b"radius: 0.87\n"
@@ -245,9 +245,21 @@ def test_a_folder_that_cannot_be_made(hub: Hub, tmp_path: Path) -> None:
 def test_models_without_a_checkpoint_and_unreachable_hubs(tmp_path: Path) -> None:
     with closing(CheckpointDownloader("http://127.0.0.1:9", wait=wait_none())) as downloader:
         with pytest.raises(ModelNotFoundError, match="Models: triposr"):
-            downloader.plan("trellis")
+            downloader.plan("mvdream")
         with pytest.raises(DownloadError, match="cannot be reached"):
             downloader.plan("triposr", tmp_path)
+
+
+def test_a_file_may_lie_in_another_repository(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = FileOrigin("others/encoder", "1" * 40, "model.ckpt")
+    files = (PublishedFile("config.yaml"), PublishedFile("encoder/weights.bin", origin=origin))
+    published = PublishedCheckpoint("authors/model", REVISION, files, "MIT")
+    monkeypatch.setattr("dream_cad.models.download.PUBLISHED", {"triposr": published})
+    pull(tmp_path)
+    assert (tmp_path / "encoder" / "weights.bin").read_bytes() == WEIGHTS
+    assert f"/others/encoder/resolve/{'1' * 40}/model.ckpt" in hub.paths
 
 
 def test_the_command_shows_sizes_and_licence_first(

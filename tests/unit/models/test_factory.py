@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ from dream_cad.models.base import GenerationResult, Model3D, ModelCapabilities
 from dream_cad.models.factory import register_model
 from dream_cad.models.registry import ModelRegistry
 from tests.conftest import SetSettings
-
-LATER_MODELS = ["trellis"]
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
 
@@ -70,8 +69,11 @@ def test_default_model_is_taken_when_none_is_named(set_settings: SetSettings) ->
     assert isinstance(ModelFactory.create_model(), Solid)
 
 
-@pytest.mark.parametrize("name", LATER_MODELS)
-def test_later_models_need_a_gpu_first(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_models_without_code_need_a_gpu_first(
+    monkeypatch: pytest.MonkeyPatch, without_code: Callable[[str], None]
+) -> None:
+    name = "trellis"
+    without_code(name)
     use_gpu(monkeypatch, 0.0)
     with pytest.raises(InsufficientVRAMError, match="not in this version") as caught:
         ModelFactory.create_model(name)
@@ -83,11 +85,13 @@ def test_later_models_need_a_gpu_first(monkeypatch: pytest.MonkeyPatch, name: st
     }
 
 
-@pytest.mark.parametrize("name", LATER_MODELS)
-def test_later_models_on_a_large_gpu(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_models_without_code_on_a_large_gpu(
+    monkeypatch: pytest.MonkeyPatch, without_code: Callable[[str], None]
+) -> None:
+    without_code("trellis")
     use_gpu(monkeypatch, 80.0)
     with pytest.raises(ModelUnavailableError, match="not in this version"):
-        ModelFactory.create_model(name)
+        ModelFactory.create_model("trellis")
 
 
 @pytest.mark.parametrize(("memory_gb", "fits"), [(0.0, False), (3.9, False), (4.0, True)])

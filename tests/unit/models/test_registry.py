@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -202,7 +203,10 @@ def test_entry_points_with_a_taken_name_are_left_out(
     assert "triposr = plugin_under_test:Plain is left out" in caplog.text
 
 
-def test_models_without_code_say_that_they_are_not_in_this_version() -> None:
+def test_models_without_code_say_that_they_are_not_in_this_version(
+    without_code: Callable[[str], None],
+) -> None:
+    without_code("trellis")
     with pytest.raises(ModelUnavailableError, match="not in this version"):
         resolve_implementation("trellis")
     ModelRegistry().register("mine", SMALL)
