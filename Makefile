@@ -13,6 +13,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	>/dev/null 2>&1 && echo $$p && break; done)
 # Tests check every exported GLB with it where node is installed; without npm they say so and skip.
 GLTF_VALIDATOR := gltf-validator@2.0.0-dev.3.10
+# And the compressed copies with Draco's own decoder.
+DRACO := draco3d@1.5.7
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
 
 help:
@@ -29,7 +31,8 @@ $(STAMP):
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --retries 10 \
 		--editable ".[$(EXTRAS)]" --constraint constraints.txt
 	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix build/node \
-		$(GLTF_VALIDATOR) || echo "npm found no $(GLTF_VALIDATOR): its tests will be skipped" >&2
+		$(GLTF_VALIDATOR) $(DRACO) || \
+		echo "npm found no $(GLTF_VALIDATOR) or $(DRACO): their tests will be skipped" >&2
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

@@ -20,6 +20,7 @@ Problem = dict[str, Any]
 INPUT_FILE = "input"
 MESH_FILE, PREVIEW_FILE = "mesh.glb", "preview.png"
 PICTURE_FILE, RECEIPT_FILE = "picture.png", "result.json"
+PACKAGE_FILE = "package.zip"
 """Names of the files in an upload's and a result's publication."""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dream_cad.models.image_options import ImageModelOptions
+from dream_cad.profiles.profile import MAX_SIZE, ProfileName
 
 TEXT_OPTIONS = {
     "num_inference_steps": "num_inference_steps",
@@ -29,6 +30,28 @@ class FinishOptions(BaseModel):
     min_component: float = Field(
         0.0, ge=0.0, le=1.0, description="Drop loose parts below this share of the faces."
     )
+    profile: ProfileName | None = Field(
+        None,
+        description="Also make the files that an engine, a web page or a printer wants: a zip.",
+    )
+    profile_size: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_SIZE,
+        description="Longest side in the profile's unit: metres, millimetres for print-fdm.",
+    )
+    profile_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Names the profile's files; else the prompt.",
+    )
+
+    @model_validator(mode="after")
+    def _concerns_a_profile(self) -> Self:
+        if self.profile is None and (self.profile_size or self.profile_name):
+            raise ValueError("profile_size and profile_name need a profile")
+        return self
 
 
 @dataclass

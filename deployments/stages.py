@@ -21,6 +21,7 @@ from deployments.joblog import log_finish, log_stage
 from deployments.judging import judge
 from deployments.messages import (
     MESH_FILE,
+    PACKAGE_FILE,
     PICTURE_FILE,
     PREVIEW_FILE,
     RECEIPT_FILE,
@@ -44,6 +45,7 @@ from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import mesh_bytes
 from dream_cad.mesh.render import render_turntable
 from dream_cad.models.base import GenerationResult, ProgressCallback
+from dream_cad.profiles import build_package
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +159,9 @@ class MeshFinisher:
             files[PICTURE_FILE] = _png(picture.pixels)
         clock.lap("preview_s")
         files |= result.files
+        if options.profile is not None:
+            files[PACKAGE_FILE] = _package(mesh, options, receipt)
+            clock.lap("profile_s")
         files[RECEIPT_FILE] = json.dumps(receipt, indent=1, default=str).encode()
         self._artifacts.publish(request.key, files)
         clock.lap("publish_s")
@@ -181,6 +186,17 @@ def _cleaned(result: GenerationResult, options: FinishOptions) -> MeshData:
     if options.target_faces is None and options.min_component == 0.0:
         return mesh
     return finish_mesh(mesh, target_faces=options.target_faces, min_component=options.min_component)
+
+
+def _package(mesh: MeshData, options: FinishOptions, receipt: dict[str, Any]) -> bytes:
+    package = build_package(
+        mesh,
+        options.profile or "",
+        title=options.profile_name or str(receipt.get("prompt") or ""),
+        size=options.profile_size,
+        receipt=receipt,
+    )
+    return package.zip_bytes()
 
 
 def _receipt(

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path, PurePath
 
 from deployments.http.documents import is_expired
-from deployments.messages import MESH_FILE
+from deployments.messages import MESH_FILE, PACKAGE_FILE
 from dream_cad.artifacts import ArtifactStore, StoredFile
 from dream_cad.exceptions import JobStateError, ResultExpiredError, ResultFileNotFoundError
 from dream_cad.mesh.export import mesh_bytes
@@ -38,6 +38,11 @@ def media_type(format: str) -> str:
 def media_type_of(name: str) -> str:
     """Return the media type of a file, by its suffix."""
     return media_type(PurePath(name).suffix.removeprefix(".").lower())
+
+
+def default_format(job: GenerationJob) -> str:
+    """Return what a job's result is sent as if nobody says: its format, or its profile's zip."""
+    return "zip" if job.config.get("profile") else str(job.policy.get("format", "glb"))
 
 
 def result_key(job: GenerationJob) -> str:
@@ -98,9 +103,17 @@ class ResultReader:
         return await asyncio.to_thread(lambda: hashlib.sha256(content).hexdigest())
 
     async def read_mesh(self, key: str, format: str) -> bytes:
-        """Return the mesh in a format; callers at the same time share one conversion."""
+        """Return the mesh in a format; callers at the same time share one conversion.
+
+        ``zip`` is the package of the job's profile.
+
+        Raises:
+            ResultFileNotFoundError: a zip is asked for, and the job named no profile.
+        """
         if format == "glb":
             return await self.read_file(key, MESH_FILE)
+        if format == "zip":
+            return (await self.read_listed(key, PACKAGE_FILE))[0]
         name = f"{key}/{format}"
         task = self._converting.get(name)
         if task is None:

@@ -22,6 +22,7 @@ from dream_cad.cli import (
     licenses,
     mcp,
     models,
+    package,
     plan,
     pull,
     queue_control,
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("generate")(generate.generate)
+app.command("package")(package.package)
 app.command("submit")(remote.submit)
 app.command("status")(remote.status)
 app.command("fetch")(remote.fetch)

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from dream_cad.cli.console import generation_bar, merge_options, show_json
+from dream_cad.cli.package import ProfileOption, SizeOption, write_package
 from dream_cad.exceptions import GenerationError, StorageError
 from dream_cad.models.base import GenerationResult, Model3D, ProgressCallback
 from dream_cad.models.factory import ModelFactory
 from dream_cad.models.options import validate_options
 from dream_cad.models.registry import ModelRegistry
+from dream_cad.profiles import find_profile
 from dream_cad.prompts import check_prompt
 from dream_cad.settings import get_settings
 
@@ -68,9 +70,14 @@ def generate(
     resolution: Resolution = None,
     texture: Texture = None,
     option: FreeOptions = None,
+    profile: ProfileOption = None,
+    profile_size: SizeOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the receipt.")] = False,
 ) -> None:
-    """Generate a mesh from PROMPT or --image on this machine."""
+    """Generate a mesh from PROMPT or --image on this machine.
+
+    With --profile also write NAME-PROFILE.zip beside it: what that engine or printer wants.
+    """
     if (prompt is None) == (image is None):
         raise typer.BadParameter("give either a prompt or --image.")
     text = None if prompt is None else check_prompt(prompt)
@@ -83,12 +90,18 @@ def generate(
         "texture": texture,
     }
     options = merge_options(named, option or [])
+    if profile is not None:
+        find_profile(profile)  # before minutes are spent
     target = output or _default_path(text or (image.stem if image else ""), format)
     with ModelFactory.create_model(model) as created:
         result = _run(created, text, image, validate_options(type(created), options))
         path = result.save(target, format)
     if preview is not None:
         _write_preview(result, preview)
+    if profile is not None:
+        package = target.with_name(f"{target.stem}-{profile}.zip")
+        title = text or target.stem
+        write_package(result.to_mesh(), profile, package, title=title, size=profile_size)
     _show(result, path, preview, json_output)
 
 

@@ -26,15 +26,19 @@ _NEAREST_FACES = 4
 _POINTS_PER_QUERY = 65_536
 
 
-def simplify_textured(mesh: MeshData, target_faces: int) -> MeshData:
+def simplify_textured(
+    mesh: MeshData, target_faces: int, *, max_texture_size: int | None = None
+) -> MeshData:
     """Reduce a textured mesh: its geometry is simplified, unwrapped again and its maps redrawn.
 
     Args:
         mesh: with UV coordinates, and a texture or maps of at least 16 texels a side.
-        target_faces: 4 or more; smaller meshes come back as they are.
+        target_faces: 4 or more; meshes that need no change come back as they are.
+        max_texture_size: side of the new maps at most, 16 or more; None for no limit.
 
     Returns:
-        A mesh of about ``target_faces`` faces with square maps as large as the largest old one.
+        A mesh of about ``target_faces`` faces with square maps as large as the largest old one, or
+        as the limit.
 
     Raises:
         InvalidConfigError: there is no picture to carry over, or too few faces are asked for.
@@ -45,10 +49,11 @@ def simplify_textured(mesh: MeshData, target_faces: int) -> MeshData:
     maps = _maps(mesh)
     if mesh.uv_coords is None or not maps:
         raise InvalidConfigError("The mesh has no texture to carry over; use simplify instead.")
-    if target_faces >= len(mesh.faces):
+    largest = max(max(image.shape[:2]) for image in maps.values())
+    size = min(largest, max_texture_size or largest)
+    if target_faces >= len(mesh.faces) and size == largest:
         return mesh
     fewer = simplify(_without_seams(mesh), target_faces)
-    size = max(max(image.shape[:2]) for image in maps.values())
     padding = max(2, size // 256)
     atlas = packed_unwrap(fewer.vertices, fewer.faces, texture_size=size, padding=padding)
     new = replace(

@@ -12,7 +12,7 @@ from deployments.http.deps import App, IdempotencyKey, Reader, Submitter, proble
 from deployments.http.documents import FileDocument, FilesDocument, job_document
 from deployments.http.download import BINARY, Download, described
 from deployments.http.errors import problem_response
-from deployments.http.results import media_type, media_type_of, result_key
+from deployments.http.results import default_format, media_type, media_type_of, result_key
 from deployments.http.routes.jobs import JOB_BODY
 from deployments.http.services import Services
 from deployments.messages import PREVIEW_FILE, RECEIPT_FILE, JobView
@@ -24,7 +24,7 @@ _GLB = "model/gltf-binary"
 _MESH: dict[int | str, dict[str, Any]] = {
     200: {"description": "The mesh.", "content": {_GLB: BINARY}}
 }
-Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl ...")]
+Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl, or zip.")]
 
 
 @router.get(
@@ -35,10 +35,12 @@ Format = Annotated[str, Query(max_length=16, description="glb, obj, ply, stl ...
 async def get_result(
     job_id: str, request: Request, app: App, who: Reader, format: Format | None = None
 ) -> Response:
-    """Return the mesh in the format that the job named; others are converted on demand."""
+    """Return the mesh in the format that the job named; others are converted on demand.
+
+    A job with a profile answers with the profile's zip, unless a format is asked for.
+    """
     view = await app.job(job_id, who)
-    wanted = format or view.job.policy.get("format", "glb")
-    return (await mesh_download(app, view, wanted)).answer(request)
+    return (await mesh_download(app, view, format or default_format(view.job))).answer(request)
 
 
 @router.get(
@@ -145,7 +147,7 @@ async def generate(
     view = await app.make(submission, who, wait_s, idempotency_key)
     job = view.job
     if job.status is JobStatus.COMPLETED:
-        return (await mesh_download(app, view, submission.request.format)).whole()
+        return (await mesh_download(app, view, default_format(job))).whole()
     if not job.status.is_final:
         document = job_document(view)
         headers = {"Location": document.links.self}
@@ -157,7 +159,8 @@ async def generate(
 
 async def mesh_download(app: Services, view: JobView, format: str) -> Download:
     """Return a completed job's mesh for download."""
-    check_format(format)
+    if format != "zip":
+        check_format(format)
     content = await app.results.read_mesh(result_key(view.job), format)
     sha256 = await app.results.fingerprint(content)
     filename, url = f"{view.job.id}.{format}", f"/v1/jobs/{view.job.id}"
