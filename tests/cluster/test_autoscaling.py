@@ -1,12 +1,18 @@
-"""Replicas follow the queue: none while nobody asks, more while jobs wait, none again."""
+"""Replicas follow the queue: none while nobody asks, more while jobs wait, none again.
+
+Beside the cube model, nano Stable Fast 3D sleeps in the same application until its test.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dream_cad.benchmark import QualityAssessor
 from tests.cluster.conftest import Server, app_args, serving, until
+from tests.unit.mesh.gltf import absent_reason, problems
 
 MODEL = "model-echo"
 
@@ -16,6 +22,8 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("scaled")
     autoscaling = {"min_replicas": 0, "max_replicas": 2, "drain_s": 0.01, "idle_s": 2}
     models = [{"name": "echo", "autoscaling": autoscaling}]
+    textured = {"min_replicas": 0, "max_replicas": 1, "idle_s": 2}
+    models.append({"name": "stable-fast-3d", "checkpoint": "nano", "autoscaling": textured})
     with serving(folder, app_args(folder, models=models)) as running:
         yield running
 
@@ -46,3 +54,22 @@ def test_waiting_jobs_get_a_second_replica_and_none_is_stopped_at_work(scaled: S
     holds[1].unlink()
     job = scaled.ended(ids[1])
     assert (job["status"], job["attempts"]) == ("completed", 1)
+
+
+def test_stable_fast_3d_is_served(scaled: Server, tmp_path: Path) -> None:
+    body = {"prompt": "a wooden chair", "model": "stable-fast-3d", "options": {"seed": 1}}
+    answer = scaled.client.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    job = scaled.ended(answer.json()["id"])
+    assert (job["status"], job["attempts"]) == ("completed", 1), job["error"]
+    glb = scaled.client.get(f"/v1/jobs/{job['id']}/result", params={"format": "glb"}).content
+    if absent_reason() is None:
+        assert problems(glb) == []
+    path = tmp_path / "chair.glb"
+    path.write_bytes(glb)
+    metrics = QualityAssessor().assess_mesh_file(path)
+    assert metrics.face_count > 500
+    assert metrics.uv_coverage > 50
+    assert metrics.uv_overlap == 0
+    assert metrics.textures.resolution >= 1024
+    assert {"base colour", "normal"} <= set(metrics.textures.maps)
