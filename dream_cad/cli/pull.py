@@ -24,6 +24,9 @@ def pull(
         Path | None,
         typer.Option(help="Folder to put the files into; one in DREAM_CAD_CACHE_DIR if not given."),
     ] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Take the newest commit where none is pinned.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Fetch the published weights of MODEL; sizes and licence are shown first."""
@@ -33,7 +36,7 @@ def pull(
         pull_stage(model, yes=yes)
         return
     with closing(CheckpointDownloader()) as downloader:
-        plan = downloader.plan(model, to)
+        plan = downloader.plan(model, to, latest=latest)
         _show_plan(plan)
         if plan.missing:
             if not yes:
@@ -44,9 +47,9 @@ def pull(
 
 
 def _show_plan(plan: DownloadPlan) -> None:
-    published = plan.published
-    typer.echo(f"{plan.name}: {published.repo_id} at {published.revision[:12]}", err=True)
-    typer.echo(f"licence of the weights: {published.license}", err=True)
+    for repository, commit in plan.revisions.items():
+        typer.echo(f"{plan.name}: {repository} at {commit[:12]}", err=True)
+    typer.echo(f"licence of the weights: {plan.published.license}", err=True)
     for file in plan.files:
         note = "" if file in plan.missing else "  (already there)"
         typer.echo(f"  {decimal(file.size):>10}  {file.name}{note}", err=True)

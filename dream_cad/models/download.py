@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from tenacity.wait import wait_base
 
 from dream_cad.exceptions import (
     DownloadError,
+    InvalidConfigError,
     ModelNotFoundError,
     ModelUnavailableError,
     StorageError,
 )
 from dream_cad.models.weights import (
+    COMMIT,
     PUBLISHED,
-    FileOrigin,
+    REVISIONS_FILE,
     PublishedCheckpoint,
     PublishedFile,
     file_sha256,
     published_folders,
+    read_revisions,
 )
 
 OnBytes = Callable[[str, int], None]
@@ -57,6 +61,7 @@ class DownloadPlan:
         folder: where its files go.
         files: all of them.
         missing: those that are not in ``folder`` yet.
+        revisions: the commit of each repository.
     """
 
     name: str
@@ -64,6 +69,7 @@ class DownloadPlan:
     folder: Path
     files: tuple[RemoteFile, ...]
     missing: tuple[RemoteFile, ...]
+    revisions: Mapping[str, str]
 
     @property
     def bytes_to_fetch(self) -> int:
@@ -93,15 +99,17 @@ class CheckpointDownloader:
         """Close the connections."""
         self._client.close()
 
-    def plan(self, name: str, folder: Path | None = None) -> DownloadPlan:
+    def plan(self, name: str, folder: Path | None = None, *, latest: bool = False) -> DownloadPlan:
         """Ask the hub for sizes, and look what is there already.
 
         Args:
             name: a model with a published checkpoint.
             folder: where to put the files; the last of ``published_folders`` when None.
+            latest: take the newest commit of repositories without a pinned one.
 
         Raises:
             ModelNotFoundError: there is no published checkpoint of that name.
+            InvalidConfigError: no commit is pinned, and the newest was not asked for.
             ModelUnavailableError: its licence has to be accepted on the hub first.
             DownloadError: the hub cannot be reached or does not have the files.
         """
@@ -113,9 +121,10 @@ class CheckpointDownloader:
                 details={"model": name, "allowed": list(PUBLISHED)},
             )
         target = folder or published_folders(name)[-1]
-        files = tuple(self._describe(published, file) for file in published.files)
+        revisions = self._revisions(published, target, latest=latest)
+        files = tuple(self._describe(published, file, revisions) for file in published.files)
         missing = tuple(file for file in files if not _is_present(target, file))
-        return DownloadPlan(name, published, target, files, missing)
+        return DownloadPlan(name, published, target, files, missing, revisions)
 
     def fetch(self, plan: DownloadPlan, on_bytes: OnBytes) -> None:
         """Fetch the missing files; an interrupted one goes on where it stopped.
@@ -127,14 +136,46 @@ class CheckpointDownloader:
             DownloadError: a file could not be fetched, or is not what was published.
         """
         _require_space(plan)
+        if None in plan.published.revisions().values():
+            _note_revisions(plan)
         for file in plan.missing:
             self._fetch_file(plan.folder, file, on_bytes)
 
-    def _describe(self, published: PublishedCheckpoint, file: PublishedFile) -> RemoteFile:
-        origin = file.origin or FileOrigin(published.repo_id, published.revision, file.name)
-        url = hf_hub_url(
-            origin.repo_id, origin.name, revision=origin.revision, endpoint=self._endpoint
-        )
+    def _revisions(
+        self, published: PublishedCheckpoint, folder: Path, *, latest: bool
+    ) -> dict[str, str]:
+        """Return the commit of each repository: pinned, else as fetched before, else the newest."""
+        found = {} if latest else read_revisions(folder)
+        for repository, pinned in published.revisions().items():
+            if pinned is not None:
+                found[repository] = pinned
+            elif latest:
+                found[repository] = self._newest(repository, published)
+            elif repository not in found:
+                raise InvalidConfigError(
+                    f"This version knows no commit of {repository} to pin.",
+                    hint="--latest takes the newest and keeps to it. Only tensors are read, and "
+                    "each is checked by name and shape; no code of the repository is run.",
+                )
+        return found
+
+    def _newest(self, repository: str, published: PublishedCheckpoint) -> str:
+        """Return the commit that the repository's main branch is at."""
+        origins = [published.origin_of(file) for file in published.files]
+        name = next(origin.name for origin in origins if origin.repo_id == repository)
+        url = hf_hub_url(repository, name, revision="main", endpoint=self._endpoint)
+        headers = self._request_head(url)
+        commit = str(headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT, ""))
+        if not COMMIT.fullmatch(commit):
+            raise DownloadError(f"The hub names no commit of {repository}, but {commit!r}.")
+        return commit
+
+    def _describe(
+        self, published: PublishedCheckpoint, file: PublishedFile, revisions: Mapping[str, str]
+    ) -> RemoteFile:
+        origin = published.origin_of(file)
+        revision = revisions[origin.repo_id]
+        url = hf_hub_url(origin.repo_id, origin.name, revision=revision, endpoint=self._endpoint)
         headers = self._request_head(url)
         size = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE)
         size = size or headers.get("Content-Length")
@@ -253,6 +294,15 @@ def _require_space(plan: DownloadPlan) -> None:
             "are needed.",
             hint="Choose another folder with --to.",
         )
+
+
+def _note_revisions(plan: DownloadPlan) -> None:
+    """Keep the commits beside the files, for receipts and for the next time."""
+    path = plan.folder / REVISIONS_FILE
+    try:
+        path.write_text(json.dumps(dict(plan.revisions), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror}.") from error
 
 
 def _sha256_of(headers: httpx.Headers) -> str | None:

@@ -21,7 +21,12 @@ from dream_cad.models.base import (
 from dream_cad.models.image_options import ImageModelOptions
 from dream_cad.models.profile import StageClock, is_profiled, part_of
 from dream_cad.models.receipt import image_sha256, text_sha256, versions
-from dream_cad.models.weights import PUBLISHED, Checkpoint, choose_checkpoint, weights_hash
+from dream_cad.models.weights import (
+    Checkpoint,
+    choose_checkpoint,
+    published_source,
+    weights_hash,
+)
 from dream_cad.prompts import check_prompt
 from dream_cad.settings import Precision, get_settings
 from dream_cad.utils import clear_gpu_cache
@@ -300,8 +305,7 @@ class ImageModel(Model3D, Generic[PipelineType, OptionsType]):
     def _source(self, checkpoint: Checkpoint) -> str:
         """Where the weights come from, without paths of this machine where a name will do."""
         if checkpoint.kind == "published":
-            published = PUBLISHED[self.name]
-            return f"{published.repo_id}@{published.revision}"
+            return published_source(self.name, checkpoint.folder)
         return "dream_cad" if checkpoint.kind == "nano" else str(checkpoint.folder)
 
     def _parse(self, options: dict[str, Any]) -> OptionsType:

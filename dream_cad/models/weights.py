@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +25,10 @@ _HASH_SIDECAR_BYTES = 2**28
 
 @dataclass(frozen=True)
 class FileOrigin:
-    """A file of another repository, at a pinned revision."""
+    """Where on the hub a file lies; a revision of None as in ``PublishedCheckpoint``."""
 
     repo_id: str
-    revision: str
+    revision: str | None
     name: str
 
 
@@ -49,12 +51,34 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A checkpoint on the Hugging Face Hub at a pinned revision."""
+    """A checkpoint on the Hugging Face Hub.
+
+    Attributes:
+        repo_id: of its files, unless they say otherwise.
+        revision: the pinned commit; None where none is known to this version. Such a checkpoint is
+            fetched only when the newest is asked for, and stays at the commit it was fetched at.
+        files: all that are needed.
+        license: of the weights.
+    """
 
     repo_id: str
-    revision: str
+    revision: str | None
     files: tuple[PublishedFile, ...]
     license: str
+
+    def origin_of(self, file: PublishedFile) -> FileOrigin:
+        """Return where a file lies."""
+        return file.origin or FileOrigin(self.repo_id, self.revision, file.name)
+
+    def revisions(self) -> dict[str, str | None]:
+        """Return the pinned commit, or None, of each repository."""
+        origins = [self.origin_of(file) for file in self.files]
+        return {origin.repo_id: origin.revision for origin in origins}
+
+
+COMMIT = re.compile("[0-9a-f]{40}")
+REVISIONS_FILE = "revisions.json"
+"""In a checkpoint's folder: the commits that ``dream-cad pull --latest`` fetched."""
 
 
 _DINOV2 = ("facebook/dinov2-with-registers-large", "e4c89a4e05589de9b3e188688a303d0f3c04d0f3")
@@ -124,6 +148,21 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         ),
         license="Tencent Hunyuan 3D 2.0 Community License",
     ),
+    # No commit of these two repositories is known; see ``PublishedCheckpoint.revision``.
+    "mvdream": PublishedCheckpoint(
+        repo_id="ashawkey/mvdream-sd2.1-diffusers",
+        revision=None,
+        files=(
+            PublishedFile("unet/diffusion_pytorch_model.safetensors"),
+            PublishedFile("vae/diffusion_pytorch_model.safetensors"),
+            PublishedFile("text_encoder/model.safetensors"),
+            PublishedFile(
+                "lgm/model_fp16_fixrot.safetensors",
+                origin=FileOrigin("ashawkey/LGM", None, "model_fp16_fixrot.safetensors"),
+            ),
+        ),
+        license="CreativeML Open RAIL-M",
+    ),
 }
 
 
@@ -154,6 +193,24 @@ def find_published(name: str, settings: Settings | None = None) -> Path | None:
         if all((folder / file.name).is_file() for file in published.files):
             return folder
     return None
+
+
+def read_revisions(folder: Path) -> dict[str, str]:
+    """Return the commits by repository that a folder was fetched at; empty where none are noted."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        noted = json.loads((folder / REVISIONS_FILE).read_text("utf-8"))
+        return {name: text for name, text in noted.items() if COMMIT.fullmatch(str(text))}
+    return {}
+
+
+def published_source(name: str, folder: Path) -> str:
+    """Return the repositories and commits of a published checkpoint, for receipts."""
+    noted = read_revisions(folder)
+    revisions = PUBLISHED[name].revisions()
+    return " ".join(
+        f"{repository}@{pinned or noted.get(repository, 'unknown')}"
+        for repository, pinned in revisions.items()
+    )
 
 
 def choose_checkpoint(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from dream_cad.mesh.export import FORMATS
 from dream_cad.models.availability import get_availability
 from dream_cad.models.base import Model3D
 from dream_cad.models.built_in import BUILT_IN_CAPABILITIES
+from dream_cad.models.download import CheckpointDownloader
 from dream_cad.models.options import validate_options
 from dream_cad.models.registry import (
     ModelRegistry,
@@ -84,11 +87,19 @@ def test_numbers_out_of_range_are_refused(name: str, value: object) -> None:
 
 
 @every_implemented_model
-def test_published_checkpoint_is_pinned(name: str) -> None:
-    if name == "mvdream" and name not in PUBLISHED:
-        pytest.xfail("the commits of its repositories could not be looked up: nothing to pull")
+def test_published_checkpoint_is_pinned_or_fetched_only_on_demand(
+    name: str, tmp_path: Path
+) -> None:
     published = PUBLISHED[name]
-    assert len(published.revision) == 40
+    for revision in published.revisions().values():
+        if revision is not None:
+            assert len(revision) == 40
+            continue
+        with (  # before anything is asked of the hub
+            closing(CheckpointDownloader("http://127.0.0.1:9")) as downloader,
+            pytest.raises(InvalidConfigError, match="no commit of"),
+        ):
+            downloader.plan(name, tmp_path)
     assert published.files
     assert published.license == BUILT_IN_CAPABILITIES[name].license_type
 

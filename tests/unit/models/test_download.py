@@ -245,7 +245,7 @@ def test_a_folder_that_cannot_be_made(hub: Hub, tmp_path: Path) -> None:
 def test_models_without_a_checkpoint_and_unreachable_hubs(tmp_path: Path) -> None:
     with closing(CheckpointDownloader("http://127.0.0.1:9", wait=wait_none())) as downloader:
         with pytest.raises(ModelNotFoundError, match="Models: triposr"):
-            downloader.plan("mvdream")
+            downloader.plan("no-such-model")
         with pytest.raises(DownloadError, match="cannot be reached"):
             downloader.plan("triposr", tmp_path)
 
