@@ -1,29 +1,31 @@
 """Pictures of Gaussians by the published 3DGS maths, exact: every Gaussian at every pixel.
 
-The plain reference: (rows of the picture at a time) all Gaussians, near to far, without tiles.
+The plain reference: (rows of the picture at a time) all Gaussians, near to far, without sorting
+into tiles. ``dream_cad.splats.tiles`` is the fast twin.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dream_cad.exceptions import ShapeError
+from dream_cad.mesh.views import View
 from dream_cad.splats.cloud import GaussianCloud
+from dream_cad.splats.projection import (
+    MAX_ALPHA,
+    MIN_ALPHA,
+    MIN_TRANSMITTANCE,
+    PLAIN_FILTER,
+    FloatArray,
+    ProjectedSplats,
+    ScreenFilter,
+    project,
+)
 
-NEAR = 0.2
-_BLUR = 0.3
-_MAX_ALPHA = 0.99
-_MIN_ALPHA = 1 / 255
-_MIN_TRANSMITTANCE = 1e-4
-_FRUSTUM = 1.3
 _PAIRS_PER_CHUNK = 4_000_000
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,6 @@ class SplatPicture:
     radii: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Projected:
-    """Gaussians on the picture, near to far: centres, inverse covariances, depths, numbers."""
-
-    mean: FloatArray
-    conic: FloatArray
-    depth: FloatArray
-    index: NDArray[np.intp]
-    radii: NDArray[np.int64]
-
-
 def rasterise(
     cloud: GaussianCloud,
     world_to_camera: NDArray[np.floating[Any]],
@@ -62,6 +53,7 @@ def rasterise(
     fovy_deg: float,
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     scale_modifier: float = 1.0,
+    screen_filter: ScreenFilter = PLAIN_FILTER,
 ) -> SplatPicture:
     """Draw a cloud.
 
@@ -72,22 +64,15 @@ def rasterise(
         fovy_deg: field of view.
         background: RGB in [0, 1].
         scale_modifier: factor of the scales.
+        screen_filter: how Gaussians are widened and cut.
 
     Raises:
         ShapeError: the matrix is not (4, 4).
     """
-    if world_to_camera.shape != (4, 4):
-        raise ShapeError(f"The camera has shape {world_to_camera.shape}; (4, 4) was expected.")
-    view = world_to_camera.astype(np.float64)
-    tangent = math.tan(math.radians(fovy_deg) / 2)
-    seen = _project(cloud, view, size, tangent, scale_modifier)
+    view = View(world_to_camera.astype(np.float64), fovy_deg)
+    seen = project(cloud, view, size, screen_filter, scale_modifier)
     pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(-1, 2)
-    rows = max(_PAIRS_PER_CHUNK // max(len(seen.index), 1), 1)
-    parts = [
-        _blend(cloud, seen, pixels[start : start + rows].astype(np.float64))
-        for start in range(0, len(pixels), rows)
-    ]
-    color, depth, alpha, left = (np.concatenate(part) for part in zip(*parts, strict=True))
+    color, depth, alpha, left = blend_pixels(cloud, seen, pixels)
     image = np.clip(color + left[:, None] * np.asarray(background), 0, 1)
     square = (size, size)
     return SplatPicture(
@@ -98,44 +83,31 @@ def rasterise(
     )
 
 
-def _project(
-    cloud: GaussianCloud, view: FloatArray, size: int, tangent: float, modifier: float
-) -> _Projected:
-    focal = size / (2 * tangent)
-    at = cloud.positions.astype(np.float64) @ view[:3, :3].T + view[:3, 3]
-    z = np.where(at[:, 2] > NEAR, at[:, 2], 1.0)
-    mean = ((at[:, :2] / (z[:, None] * tangent) + 1) * size - 1) / 2
-    # the projection's slope is taken inside a slightly wider frustum, where it is tame
-    bounded = z[:, None] * np.clip(at[:, :2] / z[:, None], -_FRUSTUM * tangent, _FRUSTUM * tangent)
-    slope = np.zeros((len(cloud), 2, 3))
-    slope[:, 0, 0] = slope[:, 1, 1] = focal / z
-    slope[:, :, 2] = -focal * bounded / (z * z)[:, None]
-    turned = slope @ view[:3, :3]
-    spread = turned @ (modifier**2 * cloud.covariances()) @ turned.transpose(0, 2, 1)
-    spread += _BLUR * np.eye(2)
-    determinant = np.linalg.det(spread)
-    drawn = (at[:, 2] > NEAR) & (determinant > 0)
-    middle = (spread[:, 0, 0] + spread[:, 1, 1]) / 2
-    largest = middle + np.sqrt(np.maximum(0.1, middle**2 - determinant))
-    radii = np.where(drawn, np.ceil(3 * np.sqrt(largest)), 0).astype(np.int64)
-    index = np.flatnonzero(drawn)
-    index = index[np.argsort(at[index, 2], kind="stable")]
-    conic = np.asarray(np.linalg.inv(spread[index]), dtype=np.float64)
-    return _Projected(mean[index], conic, at[index, 2], index, radii)
+def blend_pixels(
+    cloud: GaussianCloud, seen: ProjectedSplats, pixels: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return colour (P, 3), depth, alpha and remaining transmittance (P,) at pixels (P, 2)."""
+    rows = max(_PAIRS_PER_CHUNK // max(len(seen.index), 1), 1)
+    parts = [
+        _blend(cloud, seen, pixels[start : start + rows].astype(np.float64))
+        for start in range(0, len(pixels), rows)
+    ]
+    color, depth, alpha, left = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return color, depth, alpha, left
 
 
 def _blend(
-    cloud: GaussianCloud, seen: _Projected, pixels: FloatArray
+    cloud: GaussianCloud, seen: ProjectedSplats, pixels: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return colour (P, 3), depth, alpha and remaining transmittance (P,) at pixels (P, 2)."""
     offset = seen.mean - pixels[:, None]
-    power = -0.5 * np.einsum("pgi,gij,pgj->pg", offset, seen.conic, offset)
-    opacity = cloud.opacities[seen.index].astype(np.float64)
-    alpha = np.minimum(_MAX_ALPHA, opacity * np.exp(np.minimum(power, 0)))
-    alpha[(power > 0) | (alpha < _MIN_ALPHA)] = 0
+    power = -0.5 * np.einsum("pgi,gij,pgj->pg", offset, np.linalg.inv(seen.covariance), offset)
+    alpha = np.minimum(MAX_ALPHA, seen.opacity * np.exp(np.minimum(power, 0)))
+    at = pixels[:, None]
+    inside = ((at >= seen.low) & (at < seen.high)).all(axis=2)
+    alpha[~inside | (power > 0) | (alpha < MIN_ALPHA)] = 0
     left = np.cumprod(1 - alpha, axis=1)
     # the Gaussian that would cross the limit is not drawn any more, nor those behind it
-    alpha[left < _MIN_TRANSMITTANCE] = 0
+    alpha[left < MIN_TRANSMITTANCE] = 0
     before = np.cumprod(np.concatenate([np.ones((len(alpha), 1)), 1 - alpha], axis=1), axis=1)
     weights = alpha * before[:, :-1]
     color = weights @ cloud.colors[seen.index].astype(np.float64)
