@@ -44,7 +44,9 @@ class View:
     @property
     def eye(self) -> NDArray[np.float64]:
         """(3,) position of the camera in the world."""
-        position: NDArray[np.float64] = -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
+        position: NDArray[np.float64] = (
+            -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
+        )
         return position
 
     def to_camera(self, points: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -34,6 +34,7 @@ from dream_cad.splats.rasterise import SplatPicture
 _TILE = 8
 # Pixels times Gaussians that are blended at once: the arrays stay in a core's cache.
 _TERMS_PER_BATCH = 1 << 18
+_BLOCK = 128  # Gaussians of a tile, near to far, between looks at whether light is left
 _CHANNELS = 4
 
 
@@ -122,7 +123,7 @@ def _assign(seen: ProjectedSplats, size: int, device: torch.device) -> _Tiles:
     tile = torch.from_numpy(row * side + column).to(device)
     splats = torch.from_numpy(np.repeat(drawn, counts)).to(device)
     tile, order = tile.sort(stable=True)
-    number, count = tile.unique_consecutive(return_counts=True)
+    number, count = torch.unique_consecutive(tile, return_counts=True)
     return _Tiles(number, count.cumsum(0) - count, count, splats[order], side)
 
 
@@ -135,21 +136,32 @@ def _blend_tiles(cloud: GaussianCloud, seen: ProjectedSplats, tiles: _Tiles) -> 
     centre = torch.stack((tiles.number % tiles.side, tiles.number // tiles.side), dim=1)
     centre = (centre * _TILE + (_TILE - 1) / 2).float()
     for chosen, splats in _batches(tiles, padding=len(seen.index)):
-        coefficients = _polynomials(shapes[splats], centre[chosen])
-        alpha = torch.matmul(basis, coefficients).exp_().clamp_(max=MAX_ALPHA)
-        alpha = F.threshold(alpha, MIN_ALPHA, 0.0, inplace=True)
-        out[chosen] = _composite(alpha, values[splats])
+        left = out.new_ones(len(chosen), _TILE**2, 1)
+        while len(chosen) and splats.shape[1]:
+            rows, splats = splats[:, :_BLOCK], splats[:, _BLOCK:]
+            coefficients = _polynomials(shapes[rows], centre[chosen])
+            alpha = torch.matmul(basis, coefficients).exp_().clamp_(max=MAX_ALPHA)
+            alpha = F.threshold(alpha, MIN_ALPHA, 0.0, inplace=True)
+            blended, left = _composite(alpha, values[rows], left)
+            out[chosen] += blended
+            # Tiles where no pixel has light left are done, however many lie behind.
+            lit = (left >= MIN_TRANSMITTANCE).any(dim=1)[:, 0]
+            chosen, splats, left = chosen[lit], splats[lit], left[lit]
     return out
 
 
-def _composite(alpha: Tensor, values: Tensor) -> Tensor:
-    """Blend (B, P, K) opacities of values (B, K, C) near to far."""
-    left = (1 - alpha).cumprod(dim=2)
+def _composite(alpha: Tensor, values: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+    """Blend (B, P, K) opacities of values (B, K, C) near to far, from a light (B, P, 1).
+
+    Returns:
+        (B, P, C), and the light behind.
+    """
+    left = alpha.neg_().add_(1).cumprod(dim=2).mul_(light)
     # What a Gaussian takes away of the light is its weight; the one that would leave too little is
     # not drawn any more, nor those behind it.
-    weights = F.pad(left[..., :-1], (1, 0), value=1.0) - left
-    weights *= left >= MIN_TRANSMITTANCE
-    return torch.bmm(weights, values)
+    weights = torch.cat((light, left[..., :-1]), dim=2).sub_(left)
+    weights.mul_(left >= MIN_TRANSMITTANCE)
+    return torch.bmm(weights, values), left[..., -1:]
 
 
 def _tables(
@@ -209,4 +221,7 @@ def _batches(tiles: _Tiles, padding: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _fits(tiles: int, fewest: int, most: int) -> bool:
     """Whether a batch stays small, with little padding."""
-    return tiles * most * _TILE**2 <= _TERMS_PER_BATCH and most <= math.ceil(1.25 * fewest) + 4
+    return (
+        tiles * min(most, _BLOCK) * _TILE**2 <= _TERMS_PER_BATCH
+        and most <= math.ceil(1.25 * fewest) + 4
+    )

@@ -6,7 +6,6 @@ of all rays are one batch, so that rays that are opaque already cost nothing mor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -126,7 +125,7 @@ def render_field(
     picture = torch.cat(bands, dim=1)
     if supersampling > 1:
         picture = F.interpolate(picture[None], (size, size), mode="bilinear", antialias=True)[0]
-    image, alpha, depth, half = (p.contiguous().numpy() for p in picture.split((3, 1, 1, 1)))
+    image, alpha, depth, half = (p.contiguous().numpy() for p in torch.split(picture, [3, 1, 1, 1]))
     return FieldPicture(image, alpha[0], depth[0], half[0])
 
 
@@ -200,11 +199,11 @@ def _layers(crossings: _Crossings, left: Tensor) -> Iterator[Tensor]:
     """Yield the k-th crossings of the rays that still have light, k after k, in batches."""
     order = crossings.layer.argsort(stable=True)
     counts = torch.bincount(crossings.layer).tolist()
-    for whole in order.split(counts) if counts else ():
+    for whole in torch.split(order, counts) if counts else ():
         layer = whole[left[crossings.ray[whole]] >= _MIN_TRANSMITTANCE]
         # of like length together: less padding
         span = crossings.far[layer] - crossings.near[layer]
-        yield from layer[span.argsort()].split(_SAMPLES_PER_BATCH // 16)
+        yield from torch.split(layer[span.argsort()], _SAMPLES_PER_BATCH // 16)
 
 
 def _march(field: RadianceField, rays: _Rays, crossings: _Crossings, chosen: Tensor) -> None:
@@ -266,8 +265,3 @@ def evaluate_voxels(field: RadianceField, voxel: Tensor, local: Tensor) -> tuple
     summed = torch.bmm(product, heads)
     density = F.softplus(summed[..., 0], threshold=10.0)
     return density, torch.sigmoid(summed[..., 1:])
-
-
-def field_reach(field: RadianceField) -> float:
-    """Return the distance of two samples along a ray, in world units, of the finest voxels."""
-    return 0.5 / field.trivec.shape[-1] * math.exp2(-int(field.depth.max()))
