@@ -48,7 +48,7 @@ from dream_cad.nn.sparse.conv import SparseConv3d, SparseGroupNorm
 from dream_cad.nn.sparse.groups import grouped_attention
 from dream_cad.nn.sparse.resample import Halving, subdivide
 from dream_cad.nn.sparse.tensor import SparseTensor, VoxelSet
-from tests.reference import formula_weights
+from tests.reference import formula_weights, trellis_mesh_stages
 from tests.reference.cases import Case
 from tests.reference.trellis_end_to_end import end_to_end
 from tests.reference.trellis_inputs import preprocess, text_encoder
@@ -173,10 +173,9 @@ def structure_encoder(case: Case) -> Outputs:
 
 
 def structure_decoder(case: Case) -> Outputs:
-    config = case.config
     if "mean" in case.expected():
         return structure_encoder(case)
-    if "args" in config:
+    if "args" in (config := case.config):
         decoder = filled(SparseStructureDecoder(parse_args(StructureDecoderConfig, config["args"])))
         logits = decoder(case.tensor("z"))
         return {"logits": logits, "coords": occupied_coords(logits)}
@@ -308,6 +307,8 @@ def latent_decoder(case: Case) -> Outputs:
 
 
 def gaussian(case: Case) -> Outputs:
+    if case.has("camera"):
+        return trellis_mesh_stages.gaussian_render(case)
     sizes = parse_args(LatentDecoderConfig, case.config["args"])
     settings = GaussianSettings.from_mapping(case.config["rep"])
     computed = offset_perturbation(settings.num_gaussians, settings.voxel_size)
@@ -336,6 +337,8 @@ def gaussian(case: Case) -> Outputs:
 
 
 def radiance_field(case: Case) -> Outputs:
+    if case.has("jitter"):
+        return trellis_mesh_stages.field_render(case)
     sizes = parse_args(LatentDecoderConfig, case.config["args"])
     decoder = filled(RadianceFieldDecoder(sizes, **case.config["rep"]))
     names = ("trivec", "density", "features_dc", "position", "depth")
@@ -367,8 +370,8 @@ def mesh_facts(found: ExtractedMesh) -> Outputs:
 def mesh(case: Case) -> Outputs:
     config = case.config
     if "R" in config:
-        coords, feats = case.input("coords"), case.input("feats")
-        return mesh_facts(extract_mesh(coords[:, -3:], feats, config["R"]))
+        coords = case.input("coords")[:, -3:]
+        return mesh_facts(extract_mesh(coords, case.input("feats"), config["R"]))
     if "args" in config:
         sizes = parse_args(LatentDecoderConfig, config["args"])
         x = filled(MeshDecoder(sizes))(sparse_input(case, "slat"))
@@ -394,4 +397,4 @@ STAGES: dict[str, Callable[[Case], Outputs]] = {
     "gaussian": gaussian,
     "radiance_field": radiance_field,
     "mesh": mesh,
-}
+} | trellis_mesh_stages.STAGES
