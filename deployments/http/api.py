@@ -9,7 +9,7 @@ from deployments.http.deps import ALWAYS, problems
 from deployments.http.errors import install_error_handlers
 from deployments.http.limits import BodyLimitMiddleware
 from deployments.http.request_id import RequestIdMiddleware
-from deployments.http.routes import admin, batches, cluster, jobs, p1, results
+from deployments.http.routes import admin, batches, cluster, jobs, p1, p2, results
 from deployments.http.services import Services
 
 _DESCRIPTION = """Text prompts and pictures become 3D meshes.
@@ -28,4 +28,5 @@ def build_api(services: Services) -> FastAPI:
     for module in (jobs, results, batches, cluster, admin):
         api.include_router(module.router, responses=problems(*ALWAYS))
     api.include_router(p1.router)
+    api.include_router(p2.router)
     return api

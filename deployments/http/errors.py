@@ -22,6 +22,9 @@ MEDIA_TYPE = "application/problem+json"
 TEXT_ERRORS: set[str] = set()
 """First parts of paths whose clients show errors to people as they come: these get text."""
 
+MESSAGE_ERRORS: set[str] = set()
+"""First parts of paths whose clients look for ``message`` in a JSON object: these get both."""
+
 _RETRY_AFTER_S = 30.0
 _CODES = {
     400: ("bad-request", "Bad request"),
@@ -82,8 +85,9 @@ def invalid_request(errors: Sequence[Any], detail: str) -> dict[str, Any]:
 
 
 def _as_wanted(request: Request, response: Response) -> Response:
-    """Turn a problem document into text where the client is known to show it as it comes."""
-    if f"/{request.url.path.split('/')[1]}" not in TEXT_ERRORS:
+    """Turn a problem document into what the client is known to understand."""
+    first = f"/{request.url.path.split('/')[1]}"
+    if first not in TEXT_ERRORS | MESSAGE_ERRORS:
         return response
     problem = json.loads(bytes(response.body))
     headers = {
@@ -91,7 +95,11 @@ def _as_wanted(request: Request, response: Response) -> Response:
         for name, value in response.headers.items()
         if name in ("retry-after", "www-authenticate", "allow")
     }
-    text = str(problem.get("detail", problem["title"])).encode("ascii", "backslashreplace")
+    detail = str(problem.get("detail", problem["title"]))
+    if first in MESSAGE_ERRORS:
+        content = json.dumps({"message": detail, **problem})
+        return Response(content, response.status_code, headers, "application/json")
+    text = detail.encode("ascii", "backslashreplace")
     return Response(text, response.status_code, headers, "text/plain")
 
 
