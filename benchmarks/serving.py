@@ -4,7 +4,8 @@
 
 A model that does nothing, on this machine's CPUs, on SQLite and on a PostgreSQL started for the
 run (Debian's binaries, fsync on). Baselines of the same run, measured in turns with ours: a bare
-Serve deployment (HTTP -> handle), the gateway answering by itself (/healthz), and outside: LitServe
+Serve deployment (HTTP -> handle), an echo of the
+same body, the gateway answering by itself (GET /healthz), and outside: LitServe
 and FastAPI + Celery on a Redis that flushes each write, doing the same durable work (in a virtual
 environment that the benchmark makes under build/). Writes results/serving.json.
 """

@@ -130,7 +130,7 @@ class Authenticator:
             RateLimitedError: too many requests.
         """
         given = _given_key(request, allow_query=allow_query)
-        if not await self._has_keys():
+        if not await self._has_keys(is_doubted=given is not None):
             _require_loopback(request)
             self._rates.spend("", self._anonymous_rate)
             return ANONYMOUS
@@ -145,11 +145,13 @@ class Authenticator:
         self._rates.spend(key.id, key.rate_per_minute)
         return Principal(key.id, frozenset(key.scopes))
 
-    async def _has_keys(self) -> bool:
+    async def _has_keys(self, *, is_doubted: bool) -> bool:
+        """Return whether there are keys; who comes with one may know of the first before us."""
         now = self._clock()
-        if self._keys_exist is None or self._keys_exist[0] <= now:
-            self._keys_exist = now + self._cache_s, await self._any_key()
-        return self._keys_exist[1]
+        known = self._keys_exist
+        if known is None or known[0] <= now or (is_doubted and not known[1]):
+            known = self._keys_exist = now + self._cache_s, await self._any_key()
+        return known[1]
 
     async def _verified(self, given: str) -> KeyFacts | None:
         if len(given) > _MAX_KEY_CHARS:

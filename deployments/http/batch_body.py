@@ -22,7 +22,8 @@ _LINES = frozenset(
 )
 _CSV = frozenset({"text/csv", "application/csv"})
 _JSON_FIELDS = frozenset({"options", "models", "require", "depends_on", "tags"})
-_CELLS = ("prompt", "model", "priority")
+_INPUTS = ("prompt", "image_url")
+_CELLS = (*_INPUTS, "model", "priority")
 _OPTION = "option."
 _SUFFIXES = {".csv": "text/csv", ".jsonl": "application/jsonl", ".json": "application/json"}
 
@@ -149,7 +150,8 @@ def _csv_rows(text: str, max_items: int) -> list[dict[str, Any]]:
 def _check_header(header: list[str]) -> None:
     legal = [*_CELLS, "tags", "options"]
     unknown = [name for name in header if name not in legal and not name.startswith(_OPTION)]
-    if "prompt" not in header or unknown or len(set(header)) != len(header):
+    has_input = any(name in header for name in _INPUTS)
+    if not has_input or unknown or len(set(header)) != len(header):
         what = f"unknown column {unknown[0][:40]!r}" if unknown else "no 'prompt', or one twice"
         raise InvalidConfigError(
             f"The first line of the CSV names the columns: {what}.",

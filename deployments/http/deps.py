@@ -66,6 +66,11 @@ def services_of(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 
+async def _give_services(request: Request) -> Services:
+    # Awaited: FastAPI sends what is not through a thread, which takes longer than the call.
+    return services_of(request)
+
+
 def _asker(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     async def ask(request: Request, bearer: _Bearer, header: _Header) -> Principal:
         who = await services_of(request).auth.identify(request)
@@ -79,7 +84,7 @@ def _asker(scope: Scope) -> Callable[..., Awaitable[Principal]]:
 _Bearer = Annotated[object, Security(_bearer)]
 _Header = Annotated[object, Security(_header)]
 
-App = Annotated[Services, Depends(services_of)]
+App = Annotated[Services, Depends(_give_services)]
 Reader = Annotated[Principal, Depends(_asker("read"))]
 Submitter = Annotated[Principal, Depends(_asker("submit"))]
 Admin = Annotated[Principal, Depends(_asker("admin"))]

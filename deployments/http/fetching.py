@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from urllib.parse import urljoin
 
 import httpx
 
 from deployments.http.outbound import HostGuard, open_url
 from deployments.http.settings import FetchArgs
-from dream_cad.exceptions import DownloadError, InvalidConfigError, PayloadTooLargeError
+from dream_cad.exceptions import (
+    DownloadError,
+    DreamCadError,
+    InvalidConfigError,
+    PayloadTooLargeError,
+)
 
 _MAX_REDIRECTS = 3
+_AT_ONCE = 8
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -52,6 +59,41 @@ class ImageFetcher:
                 f"The picture did not arrive within {self._args.timeout_s:g} s."
             ) from error
         raise DownloadError(f"The picture's URL redirects more than {_MAX_REDIRECTS} times.")
+
+    async def fetch_all(self, urls: Iterable[str], max_total_bytes: int) -> dict[str, bytes]:
+        """Return the bytes at each URL, a few at a time; all or none.
+
+        Args:
+            urls: a repeated one is fetched once.
+            max_total_bytes: of all pictures together.
+
+        Raises:
+            PayloadTooLargeError: they are larger together; else as ``fetch``, naming the URL.
+        """
+        found: dict[str, bytes] = {}
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch_one(url: str) -> None:
+            async with room:
+                try:
+                    found[url] = await self.fetch(url)
+                except DreamCadError as error:
+                    error.details["url"] = url
+                    raise
+            if sum(map(len, found.values())) > max_total_bytes:
+                raise PayloadTooLargeError(
+                    f"The pictures of the batch exceed {max_total_bytes} bytes together.",
+                    hint="Send several batches.",
+                    details={"limit_bytes": max_total_bytes},
+                )
+
+        tasks = [asyncio.ensure_future(fetch_one(url)) for url in dict.fromkeys(urls)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return found
 
     async def _get(self, url: str) -> bytes | str:
         """Return the content, or where the answer redirects to."""

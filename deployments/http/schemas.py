@@ -149,6 +149,9 @@ class BatchItem(_Request):
 
     prompt: str | None = None
     image: str | None = Field(None, description="A picture, base64.")
+    image_url: str | None = Field(
+        None, max_length=2_048, description="URL of a picture, on a host that the server lists."
+    )
     model: str | None = None
     options: dict[str, Any] | None = None
     priority: PriorityName | None = None

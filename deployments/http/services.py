@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from deployments.args import AppArgs
 from deployments.gateway_client import GatewayClient
 from deployments.http.auth import Authenticator, Principal
+from deployments.http.batch_body import BatchSubmission
 from deployments.http.body import Submission
 from deployments.http.detached import Detached
 from deployments.http.fetching import ImageFetcher
@@ -111,6 +112,22 @@ class Services:
             extra={"job_id": view.job.id, "request_id": request_id_var.get(), "key": job.owner},
         )
         return view
+
+    async def pictures_of(self, submission: BatchSubmission) -> list[bytes | None]:
+        """Return the picture of each item of a batch, fetched where it is a URL."""
+        items = submission.request.items or []
+        urls = [item.image_url for item in items]
+        for index, item in enumerate(items):
+            if item.image_url is not None and (item.image is not None or item.prompt is not None):
+                raise InvalidConfigError(f"items.{index}: give one of prompt, image and image_url.")
+        wanted = [url for url in urls if url is not None]
+        if not wanted:
+            return submission.images
+        found = await self.fetcher.fetch_all(wanted, self.args.limits.max_body_bytes)
+        return [
+            image if url is None else found[url]
+            for url, image in zip(urls, submission.images, strict=True)
+        ]
 
     async def submit_batch(
         self, prepared: Sequence[Prepared], name: str, who: Principal

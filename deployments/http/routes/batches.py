@@ -35,7 +35,8 @@ _BODY: dict[str, Any] = {
             "text/csv": {
                 "schema": {
                     "type": "string",
-                    "description": "Columns prompt, model, priority, tags, options, option.<name>.",
+                    "description": "Columns prompt or image_url, model, priority, tags, "
+                    "options, option.<name>.",
                 }
             },
             "multipart/form-data": {
@@ -55,7 +56,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-@router.post("", status_code=202, openapi_extra=_BODY, responses=problems(409, 413, 415))
+@router.post("", status_code=202, openapi_extra=_BODY, responses=problems(409, 413, 415, 502))
 async def create_batch(
     request: Request,
     response: Response,
@@ -66,9 +67,8 @@ async def create_batch(
     """Queue many jobs, all or none; they are durable before the answer is sent."""
     submission = await read_batch(request, app.args.edge.max_batch_items)
     batch = submission.request
-    prepared = await asyncio.to_thread(
-        app.intake.make_jobs, batch, submission.images, who.id, idempotency_key
-    )
+    images = await app.pictures_of(submission)
+    prepared = await asyncio.to_thread(app.intake.make_jobs, batch, images, who.id, idempotency_key)
     document = batch_document(await app.submit_batch(prepared, batch.name, who))
     response.headers["Location"] = document.links.self
     return document

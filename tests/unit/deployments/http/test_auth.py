@@ -141,3 +141,13 @@ async def test_scopes() -> None:
     assert reader.may_see("k1")
     assert not reader.may_see("")
     assert Principal("k2", frozenset({"admin"})).may_see("k1")
+
+
+async def test_the_first_key_counts_at_once_for_who_has_it() -> None:
+    keys = Keys()
+    asked = door(keys)
+    assert (await asked.identify(request())).is_admin
+    keys.known["secret"] = Key("k1", frozenset({"read"}))
+    assert (await asked.identify(request(x_api_key="secret"))).id == "k1"
+    with pytest.raises(AuthenticationError, match="needs an API key"):
+        await asked.identify(request())
