@@ -69,6 +69,7 @@ class JobRun:
         self._stop = asyncio.Event()
         self._started = time.monotonic()
         self._label = ""
+        self._published: list[Finished] = []
 
     def stop(self) -> None:
         """Ask the attempt to end at its next step."""
@@ -122,7 +123,8 @@ class JobRun:
                 await self._halt(work)
             elif not self._stop.is_set():
                 return _unless_cancelled(work.result())
-            await self._discard_product(work)
+            self._note_product(work)
+            await self._discard_published()
             return self._stopped()
         finally:
             stop.cancel()
@@ -164,7 +166,6 @@ class JobRun:
         policy = self.job.policy
         tries = plan_tries(policy, self.job.model_name, self.job.config.get("seed"))
         is_best = policy.get("pick") == "best"
-        published: list[Finished] = []
         refused: list[dict[str, Any]] = []
         pictures: dict[int | None, Picture] = {}
         for number, chosen in enumerate(tries):
@@ -174,6 +175,7 @@ class JobRun:
             except StageFailedError as error:
                 failed = error.failed
                 if failed.is_retryable or failed.is_cancelled or len(tries) == 1:
+                    await self._discard_published()  # another attempt begins anew
                     return failed
                 refused.append(_refusal(chosen, [{"gate": "generation", **failed.problem}]))
                 continue
@@ -182,9 +184,9 @@ class JobRun:
             elif not is_best:
                 return outcome
             else:
-                published.append(outcome)
-        if published:
-            return await self._best(published)
+                self._published.append(outcome)
+        if self._published:
+            return await self._best()
         return Failed(problem_of(_acceptance_error(refused)), is_retryable=False)
 
     async def _attempt(
@@ -201,21 +203,24 @@ class JobRun:
         attempt = Attempt(self, site.stages, hold, key, pictures)
         return await attempt.work(chosen, is_ranked=is_ranked)
 
-    async def _best(self, published: list[Finished]) -> Finished:
+    async def _best(self) -> Finished:
         """Keep the result of the highest quality and discard the others."""
-        best = max(published, key=lambda one: one.quality or 0.0)
-        for other in published:
-            if other is not best:
-                await self.discard(other)
+        best = max(self._published, key=lambda one: one.quality or 0.0)
+        self._published.remove(best)
+        await self._discard_published()
         return best
 
-    async def _discard_product(self, work: asyncio.Task[Finished | Failed]) -> None:
-        """Delete what was published in the moment of stopping."""
+    def _note_product(self, work: asyncio.Task[Finished | Failed]) -> None:
+        """Note what was published in the moment of stopping."""
         if work.cancelled() or work.exception() is not None:
             return
         outcome = work.result()
         if isinstance(outcome, Finished):
-            await self.discard(outcome)
+            self._published.append(outcome)
+
+    async def _discard_published(self) -> None:
+        while self._published:
+            await self.discard(self._published.pop())
 
     async def discard(self, finished: Finished) -> None:
         """Delete a published result that is nobody's."""

@@ -219,6 +219,26 @@ async def test_the_best_of_several_is_kept_and_the_others_are_discarded() -> Non
     assert all(request.is_ranked for request in bench.finisher.requests)
 
 
+async def test_an_attempt_that_is_begun_anew_leaves_no_result_behind() -> None:
+    bench = Bench(Model())
+    bench.add_site("b", Model(LOST))
+    bench.finisher.qualities = [60.0]
+    assert await bench.start(policy={"models": ["a", "b"], "pick": "best"}).run() == LOST
+    assert bench.finisher.discarded == ["job-1"]
+
+
+async def test_a_stopped_run_leaves_no_result_behind() -> None:
+    bench = Bench(Model())
+    waiting = Model("wait")
+    bench.add_site("b", waiting)
+    run = bench.start(policy={"models": ["a", "b"], "pick": "best"})
+    working = asyncio.create_task(run.run())
+    await waiting.begun.wait()
+    run.stop()
+    assert isinstance(await working, Failed)
+    assert bench.finisher.discarded == ["job-1"]
+
+
 async def test_a_picture_is_drawn_once_for_all_models_of_a_seed() -> None:
     text = Model(Done(Picture("pixels", {}), 1.0))
     bench = Bench(Model(BROKEN), text=text)
