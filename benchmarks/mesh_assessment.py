@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import trimesh
@@ -62,7 +62,7 @@ def _floaters(mesh: trimesh.Trimesh, rng: np.random.Generator) -> trimesh.Trimes
     crumbs = [trimesh.creation.box((0.01, 0.01, 0.01)) for _ in range(3)]
     for crumb in crumbs:
         crumb.apply_translation(mesh.bounds[1] + rng.uniform(0.1, 0.5, 3))
-    return trimesh.util.concatenate([mesh, *crumbs])
+    return cast(trimesh.Trimesh, trimesh.util.concatenate([mesh, *crumbs]))
 
 
 def _fins(mesh: trimesh.Trimesh, rng: np.random.Generator) -> trimesh.Trimesh:

@@ -49,7 +49,7 @@ def main() -> None:
         seconds_of(model, PROMPTS[0], Path(folder))  # loads and warms up
         for run in range(arguments.runs):
             for name, way in ways.items():
-                pipeline.extract_surface = way
+                vars(pipeline)["extract_surface"] = way
                 taken, profile = seconds_of(model, PROMPTS[run % len(PROMPTS)], Path(folder))
                 seconds[name].append(taken)
                 if name == "sparse":

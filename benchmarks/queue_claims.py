@@ -103,7 +103,7 @@ def measure(url: str, jobs: int, claims: int) -> dict[str, Any]:
     for owner in OWNERS:
         queue.add_jobs(make_jobs(jobs // len(OWNERS), owner))
     queue.get_next_job("triposr")  # compiles the statements
-    result = {
+    result: dict[str, Any] = {
         "accepts": accepts,
         "durable_step": time_each(lambda: queue.pause("nobody"), 200),
         "claim": time_each(lambda: queue.get_next_job("triposr"), claims),

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ def blob(x: Any, y: Any, z: Any) -> Any:
 
 def chair(x: Any, y: Any, z: Any) -> Any:
     """A seat, a back and four legs."""
+    boxes: list[tuple[tuple[float, ...], tuple[float, ...]]]
     boxes = [((0, 0, 0), (0.5, 0.5, 0.06)), ((-0.45, 0, 0.45), (0.06, 0.5, 0.5))]
     boxes += [((a, b, -0.4), (0.06, 0.06, 0.4)) for a in (-0.42, 0.42) for b in (-0.42, 0.42)]
     sides = [
@@ -92,12 +94,14 @@ def build(name: str, faces: int) -> MeshData:
 
 def albedo(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colours (P, 3) at points, in the network's place."""
-    return 0.5 + 0.5 * np.sin(points * np.float32(9) + np.float32(1))
+    colors: NDArray[np.float32] = 0.5 + 0.5 * np.sin(points * np.float32(9) + np.float32(1))
+    return colors
 
 
 def bumps(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Wanted normals (P, 3) beside the surface's own, in the network's place."""
-    return np.float32(0.2) * np.sin(points * np.float32(40))
+    wanted: NDArray[np.float32] = np.float32(0.2) * np.sin(points * np.float32(40))
+    return wanted
 
 
 def export(mesh: MeshData, atlas: UvAtlas, color: Any, normal: Any) -> bytes:
@@ -110,7 +114,7 @@ def export(mesh: MeshData, atlas: UvAtlas, color: Any, normal: Any) -> bytes:
         uv_coords=atlas.uvs,
         texture=to_uint8(color),
         materials={
-            "normal_texture": to_uint8(np.where(flat, np.float32([0.5, 0.5, 1]), normal)),
+            "normal_texture": to_uint8(np.where(flat, np.array([0.5, 0.5, 1], np.float32), normal)),
             "roughness": 0.6,
             "metallic": 0.1,
         },
@@ -147,7 +151,10 @@ def plain(mesh: MeshData, size: int) -> tuple[bytes, Any, dict[str, float]]:
     vertices = mesh.vertices[atlas.vmapping]
     normals = vertex_normals(vertices, atlas.faces)
     tangents = vertex_tangents(vertices, atlas.faces, atlas.uvs, normals)
-    hits = {texel: rest for texel, *rest in texturing_reference.rasterize(atlas, size)}
+    hits = {
+        texel: (face, a, b, c)
+        for texel, face, a, b, c in texturing_reference.rasterize(atlas, size)
+    }
     points, normal_at, tangent_at = (
         texturing_reference.interpolate(hits, atlas, values)
         for values in (vertices, normals, tangents)
@@ -220,7 +227,7 @@ def measure(faces: int, size: int, runs: int) -> dict[str, Any]:
     taken: dict[str, list[tuple[float, float, Any]]] = {"packed": [], "box": []}
     for _ in range(runs):
         for name, times in taken.items():
-            times.append(timed(lambda name=name: fast(mesh, LAYOUTS[name], size)))
+            times.append(timed(partial(fast, mesh, LAYOUTS[name], size)))
     plain_wall, plain_cpu, reference = timed(lambda: plain(mesh, size))
     result["reference"] = {
         "what": "box layout, loops over faces and texels",

@@ -36,7 +36,9 @@ def unwrap(
     positions, directions = align(vertices, normals)
     side, uvs = project_on_box(positions, directions, faces)
     uvs = rotate_sides(positions, directions, faces, uvs, side)
-    triangles = [tuple(map(tuple, face)) for face in uvs.tolist()]
+    triangles: list[Triangle] = [
+        ((a, b), (c, d), (e, f)) for (a, b), (c, d), (e, f) in uvs.tolist()
+    ]
     centroids = positions[faces].mean(axis=1).tolist()
     layer = side.tolist()
     for is_second in (False, True):

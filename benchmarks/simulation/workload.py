@@ -127,4 +127,5 @@ def _models(random: np.random.Generator, times: np.ndarray, horizon: float) -> n
     phases = 2 * np.pi * (np.arange(len(shares)) / len(shares) + 2 * times[:, None] / horizon)
     drifting = shares * (1 + 0.5 * np.sin(phases))
     edges = np.cumsum(drifting / drifting.sum(1, keepdims=True), axis=1)
-    return (random.random(len(times))[:, None] > edges).sum(1).clip(max=len(shares) - 1)
+    chosen: np.ndarray = (random.random(len(times))[:, None] > edges).sum(1)
+    return chosen.clip(max=len(shares) - 1)
