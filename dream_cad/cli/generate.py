@@ -70,6 +70,10 @@ def generate(
     resolution: Resolution = None,
     texture: Texture = None,
     option: FreeOptions = None,
+    files: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what the model made beside the mesh, such as splats."),
+    ] = None,
     profile: ProfileOption = None,
     profile_size: SizeOption = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the receipt.")] = False,
@@ -96,13 +100,14 @@ def generate(
     with ModelFactory.create_model(model) as created:
         result = _run(created, text, image, validate_options(type(created), options))
         path = result.save(target, format)
+    stored = [] if files is None else result.save_files(files)
     if preview is not None:
         _write_preview(result, preview)
     if profile is not None:
         package = target.with_name(f"{target.stem}-{profile}.zip")
         title = text or target.stem
         write_package(result.to_mesh(), profile, package, title=title, size=profile_size)
-    _show(result, path, preview, json_output)
+    _show(result, path, stored, preview, json_output)
 
 
 def _run(
@@ -144,10 +149,17 @@ def _write_preview(result: GenerationResult, path: Path) -> None:
         raise StorageError(f"The preview could not be written to {path}: {error}.") from error
 
 
-def _show(result: GenerationResult, path: str, preview: Path | None, json_output: bool) -> None:
+def _show(
+    result: GenerationResult,
+    path: str,
+    files: list[str],
+    preview: Path | None,
+    json_output: bool,
+) -> None:
     if json_output:
         receipt = {
             "path": path,
+            "files": files,
             "preview": None if preview is None else str(preview),
             "model": result.model_name,
             "vertices": len(result.vertices),
@@ -157,7 +169,8 @@ def _show(result: GenerationResult, path: str, preview: Path | None, json_output
         }
         show_json(receipt)
         return
-    typer.echo(path)
+    for name in (path, *files):
+        typer.echo(name)
     if preview is not None:
         typer.echo(preview)
     checkpoint = result.metadata.get("checkpoint")

@@ -65,7 +65,7 @@ def export_mesh(mesh: MeshData, path: Path, format: str | None = None) -> Path:
     else:
         files = {target.name: _WRITERS[chosen](mesh)}
     for name, content in files.items():
-        _publish(target.parent / name, content)
+        write_whole(target.parent / name, content)
     return target
 
 
@@ -136,7 +136,12 @@ def _textured_obj(mesh: MeshData, texture: NDArray[np.uint8], target: Path) -> d
     return files | {target.name: geometry}
 
 
-def _publish(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears only when it is whole, replacing one of that name.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

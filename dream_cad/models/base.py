@@ -99,6 +99,22 @@ class GenerationResult:
 
         return str(export_mesh(self.to_mesh(), Path(path), format))
 
+    def save_files(self, folder: str | Path) -> list[str]:
+        """Write what came about beside the mesh (``files``) into a folder, under its names.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            StorageError: a file could not be written.
+        """
+        from dream_cad.mesh.export import write_whole
+
+        paths = [Path(folder) / name for name in self.files]
+        for path, content in zip(paths, self.files.values(), strict=True):
+            write_whole(path, content)
+        return [str(path) for path in paths]
+
     def preview(self, views: int = 4, size: int = 384) -> Image:
         """Render a turntable sheet of ``views`` pictures, ``size`` pixels high each."""
         from PIL import Image as PilImage

@@ -47,7 +47,10 @@ class Tetrahedron(Model3D):
         size = receipt.get("scale", 1.0)
         vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32) * size
         faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
-        return GenerationResult(vertices, faces, metadata=receipt, model_name=self.name)
+        files = {"note.txt": b"x"}
+        return GenerationResult(
+            vertices, faces, metadata=receipt, model_name=self.name, files=files
+        )
 
 
 class Silent(Tetrahedron):

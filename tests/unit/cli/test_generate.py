@@ -69,6 +69,12 @@ def test_image_is_handed_on_as_a_path(tmp_path: Path, capsys: Capture) -> None:
     assert found["metadata"] == {"image": str(tmp_path / "in.png")}
 
 
+def test_files_beside_the_mesh_are_written_where_asked(tmp_path: Path, capsys: Capture) -> None:
+    found = receipt(capsys, "x", "-o", tmp_path / "x.glb", "--files", tmp_path / "more")
+    assert found["files"] == [str(tmp_path / "more" / "note.txt")]
+    assert (tmp_path / "more" / "note.txt").read_bytes() == b"x"
+
+
 def test_preview_is_written(tmp_path: Path, capsys: Capture) -> None:
     picture = tmp_path / "new" / "sheet.png"
     found = receipt(capsys, "x", "-o", tmp_path / "x.glb", "--preview", picture)

@@ -56,6 +56,16 @@ def test_save_infers_the_format_from_the_path(
     assert np.allclose(np.ptp(again.vertices, axis=0), 1.0)
 
 
+def test_files_are_saved_under_their_names(result: GenerationResult, tmp_path: Path) -> None:
+    assert result.save_files(tmp_path) == [str(tmp_path / name) for name in result.files]
+    result.files = {"splats.ply": b"ply", "views.png": b"png"}
+    paths = result.save_files(tmp_path / "new")
+    assert [Path(path).read_bytes() for path in paths] == [b"ply", b"png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="could not be written"):
+        result.save_files(tmp_path / "file")
+
+
 def test_a_given_format_is_taken(result: GenerationResult, tmp_path: Path) -> None:
     path = Path(Tetrahedron().save(result, str(tmp_path / "mesh.glb"), format="glb"))
     assert path.read_bytes().startswith(b"glTF")
