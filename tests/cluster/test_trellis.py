@@ -18,7 +18,7 @@ from tests.tiny_triposr import picture
 
 pytestmark = pytest.mark.long
 
-OPTIONS = {"representation": "mesh,nerf,gaussian_splatting,slat", "seed": 3, "simplify": 0.5}
+OPTIONS = {"representation": "mesh,nerf,gaussian_splatting,slat", "seed": 3, "preview_size": 32}
 
 
 @pytest.fixture(scope="module")

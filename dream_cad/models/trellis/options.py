@@ -33,6 +33,13 @@ def _bounds(value: tuple[float, float] | None) -> tuple[float, float] | None:
     return value
 
 
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("a power of two was expected")
+    return value
+
+
+TextureSize = Annotated[int, Field(ge=256, le=4096), AfterValidator(_power_of_two)]
 Representations = Annotated[
     tuple[RepresentationType, ...],
     BeforeValidator(_listed, json_schema_input_type=list[RepresentationType] | str),
@@ -99,7 +106,28 @@ class TrellisOptions(ImageModelOptions):
         None,
         ge=0.0,
         le=0.999,
-        description="Share of the faces to take away; target_faces comes first.",
+        description="Share of the faces to take away, with a texture 0.95 if not given; "
+        "target_faces comes first.",
+    )
+    texture: bool = Field(
+        False, description="Bake a UV texture from views of the splats instead of vertex colours."
+    )
+    texture_size: TextureSize = Field(
+        1024, description="Side of the texture in pixels, a power of two from 256 to 4096."
+    )
+    texture_source: Literal["gaussian_splatting", "nerf"] = Field(
+        "gaussian_splatting", description="Whose views the texture is baked from."
+    )
+    bake: Literal["opt", "fast"] | None = Field(
+        None,
+        description="opt fits the texture to the views, fast averages them; by default opt on a "
+        "GPU, fast on a CPU.",
+    )
+    fill_holes: bool = Field(
+        True, description="Remove parts hidden inside and fill small holes (texture only)."
+    )
+    preview_size: int = Field(
+        256, ge=16, le=1024, description="Height of the turntables of splats, field and latent."
     )
     picture_steps: int | None = Field(
         None, ge=1, le=200, description="Denoising steps of a picture made from text."
@@ -124,6 +152,11 @@ class TrellisOptions(ImageModelOptions):
                 details={"options": given},
             )
         return self
+
+    def needs(self, representation: RepresentationType) -> bool:
+        """Whether a representation has to be decoded: it is wanted, or the texture's source."""
+        is_source = self.texture and self.texture_source == representation
+        return is_source or self.wants(representation)
 
     def wants(self, representation: RepresentationType) -> bool:
         """Whether a representation is asked for."""

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from dream_cad.exceptions import GenerationError
-from dream_cad.mesh.cleanup import normalize_to_unit_cube, remove_degenerate_faces
 from dream_cad.mesh.data import MeshData
-from dream_cad.mesh.simplify import MIN_FACES, simplify
 from dream_cad.models.base import ProgressCallback
 from dream_cad.models.profile import StageClock, part_of
 from dream_cad.models.trellis.conditioning import Guide, encode
-from dream_cad.models.trellis.files import field_file, latent_file, splat_files
-from dream_cad.models.trellis.frame import to_gltf
-from dream_cad.models.trellis.mesh_extraction import ExtractedMesh, extract_mesh
+from dream_cad.models.trellis.decoding import decode, representation_files
+from dream_cad.models.trellis.finish import finish
 from dream_cad.models.trellis.network import Residence, TrellisNetworks
-from dream_cad.models.trellis.options import RepresentationType, TrellisOptions
+from dream_cad.models.trellis.options import TrellisOptions
 from dream_cad.models.trellis.sampler import SamplerConfig
 from dream_cad.models.trellis.sampling import (
     checked_voxels,
@@ -33,8 +29,6 @@ from dream_cad.models.trellis.sampling import (
 from dream_cad.models.trellis.source import Source, StoredLatent, VariantOf
 from dream_cad.models.trellis.voxelize import voxelize
 from dream_cad.nn.sparse.tensor import SparseTensor, VoxelSet
-
-_CUBES_PER_VOXEL = 4
 
 
 @dataclass(frozen=True)
@@ -86,16 +80,14 @@ def run(
     progress: ProgressCallback,
 ) -> GeneratedAssets:
     """Run every stage that a source needs; see the stages for their errors."""
-    sampled = sample(pipeline, source, options, clock, part_of(progress, 0.0, 0.75))
-    progress(0.75, "decode")
+    sampled = sample(pipeline, source, options, clock, part_of(progress, 0.0, 0.6))
+    progress(0.6, "decode")
     with clock.stage("decode"):
-        found = decode_mesh(pipeline, sampled.slat)
-    progress(0.85, "files")
+        decoded = decode(pipeline.networks.decoders, sampled.slat, options, pipeline.home)
     with clock.stage("files"):
-        files = decode_files(pipeline, sampled.slat, options)
-    progress(0.9, "finish")
+        files = representation_files(decoded, options, part_of(progress, 0.65, 0.75))
     with clock.stage("finish"):
-        mesh = finish(found, options)
+        mesh = finish(decoded, options, part_of(progress, 0.75, 1.0))
     facts = sampled.facts | {"voxels": len(sampled.slat.voxels), "files": sorted(files)}
     return GeneratedAssets(mesh, files, facts)
 
@@ -197,66 +189,3 @@ def _used(stages: tuple[SamplerConfig, SamplerConfig]) -> dict[str, Any]:
             ("interval", list(config.cfg_interval)),
         )
     } | {"rescale_t": stages[0].rescale_t}
-
-
-@torch.no_grad()
-def decode_mesh(pipeline: TrellisPipeline, slat: SparseTensor) -> ExtractedMesh:
-    """Extract the surface of a structured latent, in TRELLIS's world.
-
-    Raises:
-        GenerationError: there is none.
-    """
-    decoder = pipeline.networks.decoders.mesh
-    with pipeline.home.use(decoder):
-        cubes = decoder(slat)
-    coords = cubes.voxels.coords[:, 1:].cpu().numpy()
-    feats = cubes.feats.float().cpu().numpy()
-    found = extract_mesh(coords, feats, _CUBES_PER_VOXEL * pipeline.resolution)
-    if not len(found.faces) or not np.isfinite(found.vertices).all():
-        raise GenerationError(
-            "The structured latent has no surface.",
-            hint="Another seed or picture may do better; 'bf16' or 'fp32' where fp16 overflowed.",
-        )
-    return found
-
-
-@torch.no_grad()
-def decode_files(
-    pipeline: TrellisPipeline, slat: SparseTensor, options: TrellisOptions
-) -> dict[str, bytes]:
-    """Decode the representations asked for that are no meshes, as files by name."""
-    decoders, home = pipeline.networks.decoders, pipeline.home
-    files: dict[str, bytes] = {}
-    if options.wants(RepresentationType.GAUSSIAN_SPLATTING):
-        with home.use(decoders.gaussian):
-            (splats,) = decoders.gaussian.decode(slat)
-        files |= splat_files(splats)
-    if options.wants(RepresentationType.NERF):
-        with home.use(decoders.field):
-            (radiance,) = decoders.field.decode(slat)
-        files |= field_file(radiance)
-    if options.wants(RepresentationType.SLAT):
-        files |= latent_file(slat, pipeline.resolution)
-    return files
-
-
-def finish(found: ExtractedMesh, options: TrellisOptions) -> MeshData:
-    """Turn, simplify and scale a surface into the centred unit cube, with its own colours."""
-    colors = np.rint(found.attributes[:, :3] * 255).clip(0, 255).astype(np.uint8)
-    mesh = MeshData(to_gltf(found.vertices), found.faces.astype(np.int32), vertex_colors=colors)
-    mesh = remove_degenerate_faces(mesh)
-    if len(mesh.faces) == 0:
-        raise GenerationError("Nothing is left of the surface after cleaning up.")
-    target = target_faces(len(mesh.faces), options)
-    if target is not None:
-        mesh = simplify(mesh, target)
-    return normalize_to_unit_cube(replace(mesh))
-
-
-def target_faces(faces: int, options: TrellisOptions) -> int | None:
-    """Return how many faces the options ask for, or None for all of them."""
-    if options.target_faces is not None:
-        return options.target_faces
-    if not options.simplify:
-        return None
-    return max(int(faces * (1 - options.simplify)), MIN_FACES)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dream_cad import ModelFactory
 from dream_cad.exceptions import (
@@ -18,18 +19,24 @@ from dream_cad.exceptions import (
     InvalidConfigError,
 )
 from dream_cad.models.base import GenerationResult
-from dream_cad.models.trellis import RepresentationType, Trellis
+from dream_cad.models.trellis import RepresentationType, Trellis, textured_mesh
+from dream_cad.models.trellis.textured_mesh import BakeEffort
 from dream_cad.splats.ply import parse_ply
 from dream_cad.splats.splat_file import parse_splat
 from tests.tiny_trellis import PROMPT, SIDE
 from tests.tiny_triposr import picture
 
-ALL = list(RepresentationType)
+ALL = {"representation": list(RepresentationType), "preview_size": 16}
+FILES = {
+    RepresentationType.GAUSSIAN_SPLATTING: {"splats.ply", "splats.splat", "splats.png"},
+    RepresentationType.NERF: {"field.npz", "field.png"},
+    RepresentationType.SLAT: {"latent.npz", "latent.png"},
+}
 
 
 @pytest.fixture(scope="module")
 def result(model: Trellis) -> GenerationResult:
-    return model.generate_from_image(picture(), seed=3, representation=ALL)
+    return model.generate_from_image(picture(), seed=3, **ALL)
 
 
 def test_factory_creates_it(folder: Path) -> None:
@@ -56,7 +63,7 @@ def test_result_is_a_centred_coloured_unit_mesh(result: GenerationResult) -> Non
 
 
 def test_every_representation_has_its_files(result: GenerationResult) -> None:
-    assert set(result.files) == {"splats.ply", "splats.splat", "field.npz", "latent.npz"}
+    assert set(result.files) == set().union(*FILES.values())
     voxels = result.metadata["voxels"]
     splats = parse_ply(result.files["splats.ply"])
     assert len(splats) == 8 * voxels
@@ -75,20 +82,21 @@ def test_every_representation_has_its_files(result: GenerationResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("representation", "files"),
+    ("representation", "kinds"),
     [
-        ("mesh", set()),
-        (RepresentationType.SLAT, {"latent.npz"}),
-        ("nerf,slat", {"field.npz", "latent.npz"}),
-        (["gaussian_splatting"], {"splats.ply", "splats.splat"}),
+        ("mesh", []),
+        (RepresentationType.SLAT, ["slat"]),
+        ("nerf,slat", ["nerf", "slat"]),
+        (["gaussian_splatting"], ["gaussian_splatting"]),
     ],
 )
 def test_representation_takes_one_or_several(
-    model: Trellis, result: GenerationResult, representation: object, files: set[str]
+    model: Trellis, result: GenerationResult, representation: object, kinds: list[str]
 ) -> None:
-    made = model.decode_latent(result.files["latent.npz"], representation=representation)
-    assert set(made.files) == files
-    assert all(made.files[name] == result.files[name] for name in files)
+    latent = result.files["latent.npz"]
+    made = model.decode_latent(latent, representation=representation, preview_size=16)
+    assert set(made.files) == set().union(*(FILES[RepresentationType(kind)] for kind in kinds))
+    assert all(content == result.files[name] for name, content in made.files.items())
     np.testing.assert_array_equal(made.vertices, result.vertices)
 
 
@@ -111,7 +119,7 @@ def test_receipt_says_how_it_was_made(result: GenerationResult) -> None:
 
 
 def test_the_seed_decides(model: Trellis, result: GenerationResult) -> None:
-    again = model.generate_from_image(picture(), seed=3, representation=ALL)
+    again = model.generate_from_image(picture(), seed=3, **ALL)
     np.testing.assert_array_equal(again.vertices, result.vertices)
     assert again.files == result.files
     other = model.generate_from_image(picture(), seed=4)
@@ -135,7 +143,9 @@ def test_the_seed_decides(model: Trellis, result: GenerationResult) -> None:
 def test_options_of_each_stage_matter(
     model: Trellis, result: GenerationResult, option: dict[str, object]
 ) -> None:
-    made = model.generate_from_image(picture(), seed=3, representation="slat", **option)
+    made = model.generate_from_image(
+        picture(), seed=3, representation="slat", preview_size=16, **option
+    )
     assert made.files["latent.npz"] != result.files["latent.npz"]
 
 
@@ -156,17 +166,56 @@ def test_faces_are_taken_away(model: Trellis, result: GenerationResult) -> None:
     assert len(model.decode_latent(latent, target_faces=5000, simplify=0.1).faces) <= 5500
 
 
+@pytest.mark.parametrize(("source", "bake"), [("gaussian_splatting", "opt"), ("nerf", "fast")])
+def test_a_texture_is_baked_from_views(
+    model: Trellis,
+    result: GenerationResult,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    bake: str,
+) -> None:
+    quick = BakeEffort(views=6, view_size=48, steps=5, hidden_views=4, hidden_size=48)
+    monkeypatch.setattr(textured_mesh, "QUICK_EFFORT", quick)
+    seen: list[float] = []
+    made = model.decode_latent(
+        result.files["latent.npz"],
+        texture=True,
+        texture_size=256,
+        texture_source=source,
+        bake=bake,
+        simplify=0.98,
+        progress=lambda fraction, stage: seen.append(fraction),
+    )
+    assert made.texture is not None
+    assert made.texture.shape == (256, 256, 3)
+    assert made.texture.std() > 1
+    assert made.vertex_colors is None
+    assert len(made.faces) < len(result.faces) / 10
+    assert np.ptp(made.vertices, axis=0).max() == pytest.approx(1.0, abs=1e-5)
+    assert seen == sorted(seen)
+    assert made.files == {}
+
+
+def test_previews_are_turntables(result: GenerationResult) -> None:
+    for name in ("splats.png", "field.png", "latent.png"):
+        sheet = np.asarray(Image.open(io.BytesIO(result.files[name])))
+        assert sheet.shape == (16, 64, 3)
+        assert sheet.std() > 1
+
+
 def test_several_pictures_guide_in_both_modes(model: Trellis) -> None:
     views = [picture("red"), picture("blue")]
     one, two, both = (
-        model.generate_from_views(pictures, seed=1, representation="slat", **options)
+        model.generate_from_views(
+            pictures, seed=1, representation="slat", preview_size=16, **options
+        )
         for pictures, options in (
             (views[:1], {}),
             (views, {}),
             (views, {"multi_image": "multidiffusion"}),
         )
     )
-    alone = model.generate_from_image(views[0], seed=1, representation="slat")
+    alone = model.generate_from_image(views[0], seed=1, representation="slat", preview_size=16)
     assert one.files == alone.files
     assert "multi_image" not in one.metadata
     assert two.metadata["multi_image"] == "stochastic"
@@ -181,11 +230,11 @@ def test_the_number_of_pictures_is_checked(model: Trellis, count: int) -> None:
 
 
 def test_text_is_read_by_a_text_variant(text_model: Trellis, folder: Path) -> None:
-    made = text_model.generate_from_text(PROMPT, seed=1, representation="slat")
+    made = text_model.generate_from_text(PROMPT, seed=1, representation="slat", preview_size=16)
     assert made.metadata["conditioning"] == "text"
     assert made.metadata["input"]["prompt"] == PROMPT
     alone = Trellis(checkpoint=folder.parent / "text", device="cpu")
-    same = alone.generate_from_text(PROMPT, seed=1, representation="slat")
+    same = alone.generate_from_text(PROMPT, seed=1, representation="slat", preview_size=16)
     assert same.files == made.files
     with pytest.raises(InvalidConfigError, match="takes no pictures"):
         alone.generate_from_image(picture())
@@ -193,7 +242,9 @@ def test_text_is_read_by_a_text_variant(text_model: Trellis, folder: Path) -> No
 
 def test_prompts_and_negative_prompts_matter(text_model: Trellis) -> None:
     def latent(prompt: str = PROMPT, **options: object) -> bytes:
-        made = text_model.generate_from_text(prompt, seed=1, representation="slat", **options)
+        made = text_model.generate_from_text(
+            prompt, seed=1, representation="slat", preview_size=16, **options
+        )
         return made.files["latent.npz"]
 
     plain = latent()
@@ -217,7 +268,12 @@ def test_text_becomes_a_picture_without_a_text_variant(
 ) -> None:
     model = Trellis(checkpoint=folder, device="cpu", text_to_image=tiny_text_to_image_folder)
     made = model.generate_from_text(
-        "a cube", seed=1, picture_steps=1, remove_background=False, representation="slat"
+        "a cube",
+        seed=1,
+        picture_steps=1,
+        remove_background=False,
+        representation="slat",
+        preview_size=16,
     )
     assert made.metadata["text_to_image"]["seed"] == 1
     assert made.metadata["conditioning"] == "image"
@@ -235,8 +291,12 @@ def test_a_server_draws_pictures_only_where_they_are_needed(folder: Path) -> Non
 def test_a_variant_keeps_the_voxels_of_its_mesh(
     text_model: Trellis, result: GenerationResult
 ) -> None:
-    made = text_model.generate_variant(result, prompt=PROMPT, seed=2, representation="slat")
-    again = text_model.generate_variant(result, image=picture(), seed=2, representation="slat")
+    made = text_model.generate_variant(
+        result, prompt=PROMPT, seed=2, representation="slat", preview_size=16
+    )
+    again = text_model.generate_variant(
+        result, image=picture(), seed=2, representation="slat", preview_size=16
+    )
     with (
         np.load(io.BytesIO(made.files["latent.npz"])) as first,
         np.load(io.BytesIO(again.files["latent.npz"])) as second,
@@ -322,7 +382,5 @@ def test_failures_name_their_stage(folder: Path, stage: str, value: float, messa
 
 
 def test_a_picture_without_an_object_is_refused(model: Trellis) -> None:
-    from PIL import Image
-
     with pytest.raises(InvalidConfigError, match="no pixel is opaque enough"):
         model.generate_from_image(Image.new("RGBA", (20, 20), (9, 9, 9, 100)))

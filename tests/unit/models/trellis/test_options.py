@@ -56,6 +56,11 @@ def test_checked_options_travel_as_json() -> None:
         ("multi_image", "mean"),
         ("seed", -1),
         ("simplify", 1.0),
+        ("texture_size", 1000),
+        ("texture_size", 128),
+        ("texture_source", "mesh"),
+        ("bake", "slow"),
+        ("preview_size", 4),
         ("wings", 2),
     ],
 )
