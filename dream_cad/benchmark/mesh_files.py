@@ -23,6 +23,7 @@ from dream_cad.exceptions import DreamCadError, FileFormatError, PayloadTooLarge
 from dream_cad.mesh.data import MeshData
 
 READABLE = ("obj", "ply", "stl", "glb", "off")
+_ARCHIVES = ("3mf", "usdz", "zip")
 MAX_FILE_BYTES = 512 * 2**20
 MAX_FACES = 2_000_000
 MAX_VERTICES = 3 * MAX_FACES
@@ -91,6 +92,7 @@ def read_mesh_file(path: Path) -> RawMesh:
     if kind not in READABLE:
         raise FileFormatError(
             f"{path.name!r} cannot be assessed; expected one of {', '.join(READABLE)}.",
+            hint="Archives are not unpacked; save it as glb." if kind in _ARCHIVES else None,
             details={"allowed": list(READABLE)},
         )
     content = _read(path)

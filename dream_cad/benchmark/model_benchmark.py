@@ -144,6 +144,7 @@ class ModelBenchmark:
             error_message=runs.errors[0] if runs.errors else None,
             run_seconds=runs.seconds,
             p95_seconds=float(np.quantile(runs.seconds, 0.95)) if runs.seconds else 0.0,
+            spread_seconds=_spread(runs.seconds),
             failures=len(runs.errors),
             stage_seconds=_median_stages(runs.stages),
             environment=_environment(runs.first),
@@ -162,6 +163,14 @@ class ModelBenchmark:
             path.parent.mkdir(parents=True, exist_ok=True)
             done = replace(done, output_path=mesh.save(path))
         return done
+
+
+def _spread(seconds: list[float]) -> float:
+    """Return the interquartile range; 0 for none or one."""
+    if not seconds:
+        return 0.0
+    low, high = np.quantile(seconds, [0.25, 0.75])
+    return float(high - low)
 
 
 def _describe(error: Exception) -> str:

@@ -70,6 +70,7 @@ class BenchmarkResult:
         quality_metrics: of the first successful run.
         run_seconds: of each successful run.
         p95_seconds: 95th percentile of them; 0 without any.
+        spread_seconds: interquartile range of them; 0 below two.
         failures: number of failed runs.
         stage_seconds: median seconds of each stage, where the model records them.
         environment: device, versions and checkpoint.
@@ -90,6 +91,7 @@ class BenchmarkResult:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     peak_device_gb: float = 0.0
+    spread_seconds: float = 0.0
 
 
 def result_metrics(result: BenchmarkResult) -> dict[str, float]:
@@ -101,6 +103,7 @@ def result_metrics(result: BenchmarkResult) -> dict[str, float]:
     if result.run_seconds:
         found["generation_time_seconds"] = result.generation_time_seconds
         found["p95_seconds"] = result.p95_seconds
+        found["spread_seconds"] = result.spread_seconds
     found |= {"peak_ram_gb": result.peak_ram_gb, "peak_vram_gb": result.peak_vram_gb}
     found["peak_device_gb"] = result.peak_device_gb
     found |= {f"stage_seconds/{stage}": s for stage, s in result.stage_seconds.items()}

@@ -6,6 +6,7 @@ import io
 import struct
 import tracemalloc
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def refusal(path: Path, *, peak: int = 64 * MEBIBYTE) -> str:
     return caught.value.message
 
 
+@lru_cache
 def zip_bomb(size: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -50,6 +52,14 @@ def test_zip_bombs_are_never_unpacked(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(zip_bomb(200 * MEBIBYTE))
     assert path.stat().st_size < MEBIBYTE
     refusal(path)
+
+
+def test_an_archive_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "part.3mf"
+    path.write_bytes(zip_bomb(100))
+    with pytest.raises(FileFormatError, match=r"part\.3mf") as caught:
+        QualityAssessor().assess_mesh_file(path)
+    assert "save it as glb" in (caught.value.hint or "")
 
 
 def test_five_million_faces(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_a_benchmark_measures_and_assesses(tmp_path: Path) -> None:
     assert model.seeds == [7, 7, 7, 8, 9]
     assert len(result.run_seconds) == 3
     assert 0 < result.generation_time_seconds <= result.p95_seconds
+    low, high = np.quantile(result.run_seconds, [0.25, 0.75])
+    assert result.spread_seconds == pytest.approx(high - low)
     assert result.peak_ram_gb > 0.01
     assert result.stage_seconds == {"mesh": 0.5}
     assert result.environment["device"] == "cpu"
