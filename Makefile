@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := serve,train,bench,dev
+EXTRAS := serve,ui,train,bench,dev
 # A shim can exist for a Python that does not (pyenv), so each candidate is run, not just found.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
@@ -15,6 +15,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 GLTF_VALIDATOR := gltf-validator@2.0.0-dev.3.10
 # And the compressed copies with Draco's own decoder.
 DRACO := draco3d@1.5.7
+# The browser tests run it on the web interface.
+AXE := axe-core@4.14.1
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
 
 help:
@@ -31,8 +33,8 @@ $(STAMP):
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --retries 10 \
 		--editable ".[$(EXTRAS)]" --constraint constraints.txt
 	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix build/node \
-		$(GLTF_VALIDATOR) $(DRACO) || \
-		echo "npm found no $(GLTF_VALIDATOR) or $(DRACO): their tests will be skipped" >&2
+		$(GLTF_VALIDATOR) $(DRACO) $(AXE) || \
+		echo "npm lacks one of $(GLTF_VALIDATOR) $(DRACO) $(AXE): tests will be skipped" >&2
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

@@ -149,6 +149,7 @@ class AppArgs(_Args):
     edge: EdgeArgs = EdgeArgs()
     fetch: FetchArgs = FetchArgs()
     webhooks: WebhookArgs = WebhookArgs()
+    ui: bool = Field(True, description="Serve the web interface at /; it needs the extra ui.")
 
     @field_validator("models")
     @classmethod

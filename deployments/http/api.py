@@ -11,6 +11,7 @@ from deployments.http.limits import BodyLimitMiddleware
 from deployments.http.request_id import RequestIdMiddleware
 from deployments.http.routes import admin, batches, cluster, jobs, p1, p2, results
 from deployments.http.services import Services
+from deployments.http.web import add_web_interface
 
 _DESCRIPTION = """Text prompts and pictures become 3D meshes.
 
@@ -29,4 +30,5 @@ def build_api(services: Services) -> FastAPI:
         api.include_router(module.router, responses=problems(*ALWAYS))
     api.include_router(p1.router)
     api.include_router(p2.router)
+    add_web_interface(api, services)
     return api

@@ -145,6 +145,21 @@ class Authenticator:
         self._rates.spend(key.id, key.rate_per_minute)
         return Principal(key.id, frozenset(key.scopes))
 
+    async def admits(self, request: HTTPConnection, given: str | None) -> bool:
+        """Return whether a browser may see the interface; counts no request.
+
+        Args:
+            request: of the page, or of a part of it.
+            given: the API key that the browser keeps, if any.
+
+        Raises:
+            PermissionDeniedError: the server has no keys, and the client is not on this machine.
+        """
+        if not await self._has_keys(is_doubted=bool(given)):
+            _require_loopback(request)
+            return True
+        return bool(given) and await self._verified(given or "") is not None
+
     async def _has_keys(self, *, is_doubted: bool) -> bool:
         """Return whether there are keys; who comes with one may know of the first before us."""
         now = self._clock()

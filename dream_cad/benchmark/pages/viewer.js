@@ -1,5 +1,6 @@
 // A small orbit viewer for one GLB: WebGL 2, no dependencies, nothing fetched.
 // Works in a sandboxed frame without origin: the file arrives as base64, textures as bitmaps.
+// Ways of looking: lit, wire, normals, uv (a chequer), texture (base colour without light).
 // Licence: Apache-2.0, like the rest of dream_cad.
 "use strict";
 const DreamCadViewer = (() => {
@@ -19,13 +20,21 @@ const DreamCadViewer = (() => {
   const FRAGMENT = `#version 300 es
     precision highp float;
     in vec3 vNormal, vColor, vAt; in vec2 vUv;
-    uniform sampler2D picture; uniform bool hasPicture;
+    uniform sampler2D picture; uniform bool hasPicture; uniform int look;
     out vec4 pixel;
     void main() {
+      if (look == 5) { pixel = vec4(0.1, 0.14, 0.22, 1.0); return; }
       vec3 n = normalize(length(vNormal) > 0.0 ? vNormal : cross(dFdx(vAt), dFdy(vAt)));
       if (!gl_FrontFacing) n = -n;
       vec3 base = vColor;
       if (hasPicture) base *= pow(texture(picture, vUv).rgb, vec3(2.2));
+      if (look == 2) { pixel = vec4(n * 0.5 + 0.5, 1.0); return; }
+      if (look == 4) { pixel = vec4(pow(base, vec3(1.0 / 2.2)), 1.0); return; }
+      if (look == 3) {
+        float check = mod(floor(vUv.x * 32.0) + floor(vUv.y * 32.0), 2.0);
+        base = mix(vec3(0.06), vec3(vUv, 0.35), 0.35 + 0.65 * check);
+      }
+      if (look == 1) base = vec3(0.75);
       float key = max(dot(n, normalize(vec3(-0.45, 0.65, 0.62))), 0.0);
       float fill = max(dot(n, normalize(vec3(0.75, 0.1, 0.55))), 0.0);
       vec3 light = base * (0.75 * key + 0.25 * fill + 0.28);
@@ -52,6 +61,11 @@ const DreamCadViewer = (() => {
     const stride = part.byteStride || size * Type.BYTES_PER_ELEMENT;
     const out = new (isIndex ? Uint32Array : Float32Array)(accessor.count * size);
     const scale = isIndex ? 1 : 1 / (FULL[accessor.componentType] || 1);
+    if (stride === size * Type.BYTES_PER_ELEMENT) {  // packed: one copy, not one for each row
+      const packed = new Type(glb.buffer.slice(at, at + accessor.count * stride));
+      for (let i = 0; i < packed.length; i++) out[i] = packed[i] * scale;
+      return {values: out, size, count: accessor.count};
+    }
     for (let i = 0; i < accessor.count; i++) {
       const row = new Type(glb.buffer.slice(at + i * stride,
         at + i * stride + size * Type.BYTES_PER_ELEMENT));
@@ -112,7 +126,7 @@ const DreamCadViewer = (() => {
       for (let k = 0; k < 3; k++)
         colors[3 * i + k] = factor[k] * (color ? color.values[color.size * i + k]
           : pbr.baseColorTexture ? 1 : 0.5);
-    return {position, color: colors, uv: uv ? uv.values : new Float32Array(2 * count),
+    return {position, color: colors, hasUv: Boolean(uv), uv: uv ? uv.values : new Float32Array(2 * count),
       normal: normal ? transform(matrix, normal.values, true) : new Float32Array(3 * count),
       index: part.indices === undefined ? Uint32Array.from({length: count}, (_, i) => i)
         : read(glb, part.indices, true).values,
@@ -141,11 +155,14 @@ const DreamCadViewer = (() => {
   }
 
   async function upload(gl, shader, glb, item) {
-    const mesh = triangles(glb, item), array = gl.createVertexArray();
+    const mesh = triangles(glb, item), array = gl.createVertexArray(), slots = [];
     gl.bindVertexArray(array);
     for (const [name, size] of [["position", 3], ["normal", 3], ["color", 3], ["uv", 2]]) {
       const slot = gl.getAttribLocation(shader, name);
-      gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+      const buffer = gl.createBuffer();
+      if (slot < 0) continue;
+      slots.push([slot, {buffer, size}]);
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
       gl.bufferData(gl.ARRAY_BUFFER, mesh[name], gl.STATIC_DRAW);
       gl.enableVertexAttribArray(slot);
       gl.vertexAttribPointer(slot, size, gl.FLOAT, false, 0, 0);
@@ -161,7 +178,27 @@ const DreamCadViewer = (() => {
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, source);
       gl.generateMipmap(gl.TEXTURE_2D);
     }
-    return {array, picture, count: mesh.index.length, position: mesh.position};
+    return {array, picture, index: mesh.index, count: mesh.index.length, position: mesh.position,
+      hasUv: mesh.hasUv, slots, edges: null};
+  }
+
+  // The triangles' sides as lines, made when they are first asked for.
+  function edgesOf(gl, part) {
+    const lines = new Uint32Array(2 * part.count);
+    for (let i = 0; i < part.count; i += 3)
+      lines.set([part.index[i], part.index[i + 1], part.index[i + 1], part.index[i + 2],
+        part.index[i + 2], part.index[i]], 2 * i);
+    const array = gl.createVertexArray(), buffer = gl.createBuffer();
+    gl.bindVertexArray(array);
+    for (const [slot, source] of part.slots) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, source.buffer);
+      gl.enableVertexAttribArray(slot);
+      gl.vertexAttribPointer(slot, source.size, gl.FLOAT, false, 0, 0);
+    }
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, lines, gl.STATIC_DRAW);
+    gl.bindVertexArray(null);
+    return {array, count: lines.length};
   }
 
   function bounds(parts) {
@@ -211,22 +248,27 @@ const DreamCadViewer = (() => {
     canvas.onkeydown = e => { if (keys[e.key]) { e.preventDefault(); keys[e.key](); } };
   }
 
-  // Show a base64 GLB on a canvas; returns a function that gives the graphics memory back.
-  async function mount(canvas, base64) {
+  const LOOKS = {lit: 0, wire: 1, normals: 2, uv: 3, texture: 4}, EDGES = 5;
+
+  // Show a GLB, base64 or bytes, on a canvas. Returns what a page can do with the view; close()
+  // gives the graphics memory back.
+  async function mount(canvas, source) {
     const gl = canvas.getContext("webgl2", {antialias: true, preserveDrawingBuffer: true});
     if (!gl) throw new Error("this browser offers no WebGL 2");
-    const glb = parse(decode(base64)), shader = program(gl), parts = [];
+    const glb = parse(typeof source === "string" ? decode(source) : source);
+    const shader = program(gl), parts = [];
     for (const item of primitives(glb)) parts.push(await upload(gl, shader, glb, item));
     const {middle, radius} = bounds(parts);
     const start = {azimuth: 0.61, elevation: 0.35, distance: radius * 3.9, target: middle};
     const camera = {...start};
+    let look = "lit", backdrop = [0.965, 0.965, 0.973], spinning = 0;
     const uniform = name => gl.getUniformLocation(shader, name);
     const draw = () => {
       const sharp = window.devicePixelRatio || 1;
       canvas.width = Math.max(1, canvas.clientWidth * sharp);
       canvas.height = Math.max(1, canvas.clientHeight * sharp);
       gl.viewport(0, 0, canvas.width, canvas.height);
-      gl.clearColor(0.965, 0.965, 0.973, 1);
+      gl.clearColor(...backdrop, 1);
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
       gl.enable(gl.DEPTH_TEST);
       gl.useProgram(shader);
@@ -239,15 +281,47 @@ const DreamCadViewer = (() => {
       for (const part of parts) {
         gl.uniform1i(uniform("hasPicture"), part.picture ? 1 : 0);
         gl.bindTexture(gl.TEXTURE_2D, part.picture);
+        gl.uniform1i(uniform("look"), LOOKS[look]);
+        gl.enable(gl.POLYGON_OFFSET_FILL);
+        gl.polygonOffset(1, 1);  // edges lie on top of their faces
         gl.bindVertexArray(part.array);
         gl.drawElements(gl.TRIANGLES, part.count, gl.UNSIGNED_INT, 0);
+        if (look !== "wire") continue;
+        part.edges = part.edges || edgesOf(gl, part);
+        gl.uniform1i(uniform("look"), EDGES);
+        gl.bindVertexArray(part.edges.array);
+        gl.drawElements(gl.LINES, part.edges.count, gl.UNSIGNED_INT, 0);
       }
+    };
+    let last = 0;
+    const spin = now => {
+      camera.azimuth += Math.min(now - last, 100) * 0.0006;
+      last = now;
+      draw();
+      spinning = requestAnimationFrame(spin);
     };
     steer(canvas, camera, start, draw);
     const resized = new ResizeObserver(draw);
     resized.observe(canvas);
     draw();
-    return () => { resized.disconnect(); gl.getExtension("WEBGL_lose_context")?.loseContext(); };
+    const stop = () => { cancelAnimationFrame(spinning); spinning = 0; };
+    return {
+      faces: parts.reduce((sum, part) => sum + part.count / 3, 0),
+      hasUv: parts.some(part => part.hasUv), hasPicture: parts.some(part => part.picture), draw,
+      setLook(name) { look = name in LOOKS ? name : "lit"; draw(); },
+      setBackdrop(rgb) { backdrop = rgb; draw(); },
+      setSpin(on) {
+        stop();
+        last = performance.now();
+        if (on) spinning = requestAnimationFrame(spin);
+      },
+      reset() { Object.assign(camera, start); draw(); },
+      close() {
+        stop();
+        resized.disconnect();
+        gl.getExtension("WEBGL_lose_context")?.loseContext();
+      },
+    };
   }
 
   // One canvas a stage; at most eight at once, because browsers drop contexts beyond sixteen.
@@ -258,11 +332,11 @@ const DreamCadViewer = (() => {
     canvas.title = "Drag to turn, wheel to zoom, double click to reset";
     stage.append(canvas);
     try {
-      const close = await mount(canvas, document.getElementById(stage.dataset.mesh).textContent);
+      const view = await mount(canvas, document.getElementById(stage.dataset.mesh).textContent);
       if (still) still.hidden = true;
       stage.dataset.state = "shown";
       open.push({stage, close: () => {
-        close();
+        view.close();
         canvas.remove();
         if (still) still.hidden = false;
         stage.dataset.state = "";

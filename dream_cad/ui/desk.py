@@ -1,0 +1,108 @@
+"""The interface's door to the server: a client for each visitor, and the files they look at."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dream_cad.client import AsyncClient, Job
+from dream_cad.ui.shelf import Shelf
+
+KeyOf = Callable[[Any], str | None]
+"""Returns the API key that comes with a browser's request (a ``gradio.Request``)."""
+
+_PATIENCE_S = 5.0
+"""Somebody waits in front of the page: an error soon is better than an answer late."""
+
+
+class Desk:
+    """Makes clients for visitors, and fetches results to where their browsers may read them.
+
+    Args:
+        server: base URL; ``DREAM_CAD_SERVER`` if None.
+        api_key: for every visitor; ``DREAM_CAD_API_KEY`` if None.
+        transport: replaces the network.
+        key_of: finds a visitor's own key.
+        shelf: where fetched files are.
+
+    Raises:
+        InvalidConfigError: ``server`` is no URL.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        api_key: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        key_of: KeyOf | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
+        self._server, self._api_key = server, api_key
+        self._transport, self._key_of = transport, key_of
+        self.shelf = shelf or Shelf()
+        self.server = self.client(None).server
+
+    def client(self, request: Any) -> AsyncClient:
+        """Return a client that speaks for a visitor; use it as an async context manager."""
+        return AsyncClient(
+            self._server,
+            self._key(request),
+            patience_s=_PATIENCE_S,
+            transport=self._transport,
+        )
+
+    async def result(self, request: Any, job: Job, format: str) -> Path:
+        """Return a local file with a completed job's mesh in a format."""
+
+        async def fetch(path: Path) -> Path:
+            async with self.client(request) as client:
+                return await client.fetch_result(job.id, path, format)
+
+        name = f"{file_stem(job)}.{format}"
+        return await self.shelf.get((self._visitor(request), job.id, format), name, fetch)
+
+    async def preview(self, request: Any, job: Job) -> Path:
+        """Return a local file with a completed job's turntable picture."""
+
+        async def fetch(path: Path) -> Path:
+            async with self.client(request) as client:
+                return await client.fetch_preview(job.id, path)
+
+        name = f"{file_stem(job)}.png"
+        return await self.shelf.get((self._visitor(request), job.id, "preview"), name, fetch)
+
+    async def archive(self, request: Any, batch_id: str, name: str, state: str) -> Path:
+        """Return a local zip of a batch; ``state`` tells an older zip from what is done now."""
+
+        async def fetch(path: Path) -> Path:
+            async with self.client(request) as client:
+                return await client.fetch_archive(batch_id, path)
+
+        key = (self._visitor(request), batch_id, "archive", state)
+        return await self.shelf.get(key, f"{_slug(name) or 'batch'}.zip", fetch)
+
+    def _key(self, request: Any) -> str | None:
+        own = self._key_of(request) if self._key_of is not None and request is not None else None
+        return own or self._api_key
+
+    def _visitor(self, request: Any) -> str:
+        return hashlib.sha256((self._key(request) or "").encode()).hexdigest()
+
+
+def file_stem(job: Job) -> str:
+    """Return a name for a job's files that people recognise: its prompt, and its id's end."""
+    return f"{_slug(job.prompt) or 'mesh'}-{job.id[-6:]}"
+
+
+def file_url(path: Path) -> str:
+    """Return where the browser finds a file of the shelf, relative to the page."""
+    return f"gradio_api/file={path}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")

@@ -1,0 +1,66 @@
+"""A finished job on the page: the viewer's stage, its facts, and the downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from dream_cad.client import Job
+
+_FORMATS = {
+    "glb": "for the web and game engines",
+    "obj": "for nearly every program",
+    "ply": "with vertex colours",
+    "stl": "for 3D printing",
+    "3mf": "for 3D printing, with colours",
+    "usdz": "for Apple devices",
+}
+
+
+def empty_stage_html() -> str:
+    """Return the place where the mesh will be."""
+    return '<div class="dc-stage dc-empty"><p>The mesh appears here.</p></div>'
+
+
+def stage_html(url: str, job: Job, receipt: Mapping[str, Any]) -> str:
+    """Return the stage of a mesh; app.js puts the viewer on it.
+
+    Args:
+        url: of the GLB, relative to the page.
+        job: the completed job.
+        receipt: how it was made.
+    """
+    title = job.prompt or "from a picture"
+    return (
+        f'<figure class="dc-figure"><div class="dc-stage" data-glb="{escape(url)}" '
+        f'data-title="{escape(title)}"></div><figcaption>{escape(caption(job, receipt))}'
+        "</figcaption></figure>"
+    )
+
+
+def caption(job: Job, receipt: Mapping[str, Any]) -> str:
+    """Return what a mesh is, who made it and with which seed."""
+    made: Mapping[str, Any] = receipt.get("metadata") or {}
+    parts = [job.prompt or "from a picture", job.model]
+    checkpoint = made.get("checkpoint") or receipt.get("checkpoint")
+    if checkpoint:
+        parts.append(f"checkpoint {checkpoint}")
+    if (seed := made.get("seed")) is not None:
+        parts.append(f"seed {seed}")
+    return " · ".join(str(part) for part in parts if part)
+
+
+def downloads_html(formats: Sequence[str]) -> str:
+    """Return a button for each format."""
+    buttons = "".join(
+        f'<button type="button" data-format="{escape(name)}" '
+        f'title="{escape(_FORMATS.get(name, ""))}">{escape(name.upper())}</button>'
+        for name in formats
+    )
+    return f'<div class="dc-downloads" role="group" aria-label="Download">{buttons}</div>'
+
+
+def download_html(url: str, name: str) -> str:
+    """Return a link to a file; app.js follows it as soon as it is there."""
+    return f'<a class="dc-file" data-follow href="{escape(url)}" download>{escape(name)}</a>'
