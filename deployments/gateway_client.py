@@ -55,9 +55,9 @@ class GatewayClient(RouterClient):
         """Cancel what has not ended of a batch."""
         await self._call("cancel_batch", batch_id)
 
-    async def retry_failed(self, batch_id: str) -> list[str]:
-        """Replace a batch's failed jobs; repeating it finds none left to replace."""
-        ids: list[str] = await self._call("retry_failed", batch_id)
+    async def retry_failed(self, batch_id: str, key: str, request_hash: str) -> list[str]:
+        """Replace a batch's failed jobs; repeated with its key it answers the same."""
+        ids: list[str] = await self._call("retry_failed", batch_id, key, request_hash)
         return ids
 
     async def follow(self, job_id: str, after: int | None) -> AsyncIterator[JobEventView]:

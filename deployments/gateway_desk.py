@@ -122,9 +122,11 @@ class GatewayDesk:
                 run.stop()
             self._watchers.changed(job.id)
 
-    async def retry_failed(self, batch_id: str) -> list[str]:
+    async def retry_failed(
+        self, batch_id: str, key: str | None = None, request_hash: str | None = None
+    ) -> list[str]:
         """Put fresh jobs in the places of a batch's failed ones; returns their ids."""
-        ids: list[str] = await self._database(self._queue.retry_failed, batch_id)
+        ids: list[str] = await self._database(self._queue.retry_failed, batch_id, key, request_hash)
         self._wake_all()
         return ids
 

@@ -147,7 +147,9 @@ class Intake:
             head.request_hash = _hash_batch(batch, images)
         return prepared
 
-    def again(self, old: GenerationJob, owner: str) -> GenerationJob:
+    def again(
+        self, old: GenerationJob, owner: str, idempotency_key: str | None = None
+    ) -> GenerationJob:
         """Return a fresh job with the receipt of an earlier one, its seed included.
 
         It is generated anew: neither the cache nor the earlier job's webhook takes part.
@@ -166,6 +168,8 @@ class Intake:
             owner=owner,
             tags=list(old.tags),
             policy=policy,
+            idempotency_key=idempotency_key,
+            request_hash=None if idempotency_key is None else repeat_hash("rerun", old.id),
         )
 
     def _item(
@@ -299,6 +303,11 @@ class Intake:
                 f"Model {plan.name!r} needs a text-to-image pipeline, and none is served here.",
                 hint="Send an image, or set args.text_to_image.source in serve_config.yaml.",
             )
+
+
+def repeat_hash(verb: str, subject: str) -> str:
+    """Return the request hash of doing something again to a job or batch."""
+    return hashlib.sha256(f"{verb} {subject}".encode()).hexdigest()
 
 
 def _with_seed(kind: _Kind) -> dict[str, Any]:

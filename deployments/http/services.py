@@ -188,7 +188,9 @@ class Services:
             if cursor is None:
                 return
 
-    async def rerun(self, job_id: str, who: Principal) -> JobView:
+    async def rerun(
+        self, job_id: str, who: Principal, idempotency_key: str | None = None
+    ) -> JobView:
         """Queue the same receipt again: input, model, options and seed of an earlier job."""
         old = (await self.job(job_id, who)).job
         if old.model_name not in self.plans or not self.plans[old.model_name].is_deployed:
@@ -196,7 +198,7 @@ class Services:
                 f"Model {old.model_name!r} of that job is not served here any more.",
                 hint="GET /v1/models lists what is.",
             )
-        new = self.intake.again(old, who.id)
+        new = self.intake.again(old, who.id, idempotency_key)
         image = None
         if old.input_uri is not None:
             image = await asyncio.to_thread(self.artifacts.read, old.input_uri, INPUT_FILE)

@@ -113,9 +113,9 @@ class AsyncClient:
         """
         return await self._connection.send(calls.cancel_job(job_id))
 
-    async def rerun(self, job_id: str) -> Job:
+    async def rerun(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
         """Queue a job's receipt again, seed included; it never comes from the cache."""
-        return await self._connection.send(calls.rerun(job_id))
+        return await self._connection.send(calls.rerun(job_id, idempotency_key))
 
     async def jobs(
         self,
@@ -330,9 +330,11 @@ class AsyncClient:
             deadline.check(f"Batch {batch_id}", "Wait again; it is kept.", batch_id=batch_id)
             await self._sleep(deadline.at_most(POLL_S))
 
-    async def retry_batch(self, batch_id: str) -> tuple[str, ...]:
+    async def retry_batch(
+        self, batch_id: str, *, idempotency_key: str | None = None
+    ) -> tuple[str, ...]:
         """Queue a batch's failed items again; returns the ids of the jobs in their places."""
-        return (await self._connection.send(calls.retry_batch(batch_id))).jobs
+        return (await self._connection.send(calls.retry_batch(batch_id, idempotency_key))).jobs
 
     async def pause_batch(self, batch_id: str) -> Batch:
         """Start no more of a batch's jobs; those that run go on."""

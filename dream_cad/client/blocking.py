@@ -116,9 +116,9 @@ class Client:
         """
         return self._connection.send(calls.cancel_job(job_id))
 
-    def rerun(self, job_id: str) -> Job:
+    def rerun(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
         """Queue a job's receipt again, seed included; it never comes from the cache."""
-        return self._connection.send(calls.rerun(job_id))
+        return self._connection.send(calls.rerun(job_id, idempotency_key))
 
     def jobs(
         self,
@@ -326,9 +326,9 @@ class Client:
             deadline.check(f"Batch {batch_id}", "Wait again; it is kept.", batch_id=batch_id)
             self._sleep(deadline.at_most(POLL_S))
 
-    def retry_batch(self, batch_id: str) -> tuple[str, ...]:
+    def retry_batch(self, batch_id: str, *, idempotency_key: str | None = None) -> tuple[str, ...]:
         """Queue a batch's failed items again; returns the ids of the jobs in their places."""
-        return self._connection.send(calls.retry_batch(batch_id)).jobs
+        return self._connection.send(calls.retry_batch(batch_id, idempotency_key)).jobs
 
     def pause_batch(self, batch_id: str) -> Batch:
         """Start no more of a batch's jobs; those that run go on."""

@@ -45,13 +45,11 @@ class Request:
 
     Attributes:
         parts: further arguments of ``httpx.Client.build_request``.
-        is_repeatable: sending it twice does no more than sending it once.
     """
 
     method: str
     url: str
     parts: Mapping[str, Any] = field(default_factory=dict)
-    is_repeatable: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,9 +102,9 @@ def cancel_job(job_id: str) -> Call[Job]:
     return Call(Request("DELETE", job_url(job_id)), Job)
 
 
-def rerun(job_id: str) -> Call[Job]:
-    """Queue a job's receipt again; the server knows no key here, so it is not sent twice."""
-    return Call(Request("POST", f"{job_url(job_id)}/rerun", is_repeatable=False), Job)
+def rerun(job_id: str, key: str | None) -> Call[Job]:
+    """Queue a job's receipt again; the key, made if None, lets it be sent again."""
+    return _post(f"{job_url(job_id)}/rerun", Job, headers=_idempotency(key))
 
 
 def list_jobs(wanted: Mapping[str, str | None], cursor: str | None) -> Call[JobPage]:
@@ -180,9 +178,9 @@ def list_batch(batch_id: str, cursor: str | None) -> Call[BatchPage]:
     return Call(Request("GET", f"{batch_url(batch_id)}/items", {"params": params}), BatchPage)
 
 
-def retry_batch(batch_id: str) -> Call[Retried]:
-    """Queue failed items again; sent once, since a second answer would not name the new jobs."""
-    return Call(Request("POST", f"{batch_url(batch_id)}/retry", is_repeatable=False), Retried)
+def retry_batch(batch_id: str, key: str | None) -> Call[Retried]:
+    """Queue failed items again; the key, made if None, lets it be sent again."""
+    return _post(f"{batch_url(batch_id)}/retry", Retried, headers=_idempotency(key))
 
 
 def pause_batch(batch_id: str) -> Call[Batch]:

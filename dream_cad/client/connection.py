@@ -104,7 +104,7 @@ class Connection:
         def once() -> D:
             return call.read(self._request(call.request))
 
-        return self._patiently(once, call.request.is_repeatable)
+        return self._patiently(once)
 
     def read(self, request: Request) -> bytes:
         """Return the content of an answer."""
@@ -156,8 +156,8 @@ class Connection:
             response.read()
             raise refusal(response)
 
-    def _patiently(self, once: Callable[[], T], is_repeatable: bool = True) -> T:
-        policy = self._patience.policy(is_repeatable)
+    def _patiently(self, once: Callable[[], T]) -> T:
+        policy = self._patience.policy()
         return tenacity.Retrying(sleep=self._sleep, **policy)(once)
 
 
@@ -191,7 +191,7 @@ class AsyncConnection:
         async def once() -> D:
             return call.read(await self._request(call.request))
 
-        return await self._patiently(once, call.request.is_repeatable)
+        return await self._patiently(once)
 
     async def read(self, request: Request) -> bytes:
         """Return the content of an answer."""
@@ -250,6 +250,6 @@ class AsyncConnection:
             await response.aread()
             raise refusal(response)
 
-    async def _patiently(self, once: Callable[[], Awaitable[T]], is_repeatable: bool = True) -> T:
-        policy = self._patience.policy(is_repeatable)
+    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
+        policy = self._patience.policy()
         return await tenacity.AsyncRetrying(sleep=self._sleep, **policy)(once)

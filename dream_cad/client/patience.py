@@ -14,7 +14,6 @@ from dream_cad.exceptions import DreamCadError, ServiceUnavailableError
 logger = logging.getLogger(__name__)
 
 _BUSY = (429, 503)
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _WILL_NOT_PASS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 
 
@@ -42,14 +41,10 @@ class Patience:
     first_s: float = 0.25
     longest_s: float = 10.0
 
-    def policy(self, is_repeatable: bool) -> Policy:
-        """Return the rules of a request.
-
-        Args:
-            is_repeatable: if not, it is only sent again where it never arrived or was refused.
-        """
+    def policy(self) -> Policy:
+        """Return the rules of a request; what makes something carries a key, so all may repeat."""
         return Policy(
-            retry=tenacity.retry_if_exception(lambda error: _may_help(error, is_repeatable)),
+            retry=tenacity.retry_if_exception(_may_help),
             wait=self._pause_s,
             stop=self._is_over,
             before_sleep=_tell,
@@ -88,11 +83,8 @@ def is_passing(error: DreamCadError) -> bool:
     return error.retryable and error.details.get("status") in _BUSY
 
 
-def _may_help(error: BaseException, is_repeatable: bool) -> bool:
-    if not isinstance(error, DreamCadError) or not is_passing(error):
-        return False
-    is_refused = error.details.get("status") == _BUSY[0]
-    return is_repeatable or is_refused or isinstance(error.__cause__, _NEVER_SENT)
+def _may_help(error: BaseException) -> bool:
+    return isinstance(error, DreamCadError) and is_passing(error)
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:

@@ -259,17 +259,21 @@ class Adding(QueueBase):
         self._notify()
         return concerned
 
-    def retry_failed(self, batch_id: str) -> list[str]:
+    def retry_failed(
+        self, batch_id: str, key: str | None = None, request_hash: str | None = None
+    ) -> list[str]:
         """Put a fresh job in the place of each failed one of a batch and return the new ids.
 
-        The failed ones stay on record, marked as superseded.
+        The failed ones stay on record, marked as superseded. With an idempotency key that replaced
+        some before, nothing is added and the ids of then come back.
 
         Raises:
             JobNotFoundError: no such batch.
+            IdempotencyConflictError: the key belongs to another request.
         """
         if self._batches.get(batch_id) is None:
             raise batch_not_found(batch_id)
-        ids = self._batches.retry_failed(batch_id, self._clock())
+        ids = self._batches.retry_failed(batch_id, self._clock(), key, request_hash)
         self._notify()
         return ids
 

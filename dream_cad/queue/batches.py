@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
+from dream_cad.exceptions import IdempotencyConflictError
 from dream_cad.queue.connection import Database
 from dream_cad.queue.jobs import BatchView, GenerationJob, JobStatus, new_job_id
 from dream_cad.queue.rows import instant, job_from_row
@@ -87,14 +88,26 @@ class BatchStore:
             connection.execute(update(jobs).where(waiting, jobs.c.held != int(paused)).values(held))
         return True
 
-    def retry_failed(self, batch_id: str, now: float) -> list[str]:
-        """Put a fresh job in the place of each failed one and return the fresh ids, in order."""
+    def retry_failed(
+        self, batch_id: str, now: float, key: str | None = None, request_hash: str | None = None
+    ) -> list[str]:
+        """Put a fresh job in the place of each failed one and return the fresh ids, in order.
+
+        The first fresh job carries the idempotency key, all of them the request's hash, which must
+        be that of no other call: called with both again, nothing is added and the same ids come
+        back. A call that found nothing failed is not remembered.
+
+        Raises:
+            IdempotencyConflictError: the key belongs to another request.
+        """
         failed = and_(
             jobs.c.batch_id == batch_id,
             jobs.c.status == "failed",
             jobs.c.superseded.is_(False),
         )
         with self._database.connect(write=True) as connection:
+            if known := _retried(connection, batch_id, key, request_hash):
+                return known
             rows = (
                 connection.execute(
                     update(jobs).where(failed).values(superseded=True).returning(jobs)
@@ -104,13 +117,45 @@ class BatchStore:
             )
             old = sorted(map(job_from_row, rows), key=lambda job: job.batch_index or 0)
             fresh = [_again(job, now) for job in old]
-            if fresh:
-                insert_jobs(connection, fresh, now)
-                paused = select(batches.c.paused).where(batches.c.id == batch_id)
-                if connection.execute(paused).scalar():
-                    ids = [job.id for job in fresh]
-                    connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(held=1))
+            if not fresh:  # another call with the key may have been quicker
+                return _retried(connection, batch_id, key, request_hash)
+            fresh[0].idempotency_key = key
+            for job in fresh:
+                job.request_hash = request_hash
+            insert_jobs(connection, fresh, now)
+            paused = select(batches.c.paused).where(batches.c.id == batch_id)
+            if connection.execute(paused).scalar():
+                ids = [job.id for job in fresh]
+                connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(held=1))
         return [job.id for job in fresh]
+
+
+def _retried(
+    connection: Connection, batch_id: str, key: str | None, request_hash: str | None
+) -> list[str]:
+    """Return the ids of the jobs that an earlier call with the key made."""
+    if key is None:
+        return []
+    owner = select(batches.c.owner).where(batches.c.id == batch_id).scalar_subquery()
+    first = connection.execute(
+        select(jobs.c.id, jobs.c.request_hash).where(
+            jobs.c.idempotency_key == key, jobs.c.owner == owner
+        )
+    ).first()
+    if first is None:
+        return []
+    if first.request_hash != request_hash:
+        raise IdempotencyConflictError(
+            f"The idempotency key {key!r} belongs to another request.",
+            hint="Use a new key for a new request.",
+            details={"job_id": first.id},
+        )
+    made = (
+        select(jobs.c.id)
+        .where(jobs.c.batch_id == batch_id, jobs.c.request_hash == request_hash)
+        .order_by(jobs.c.batch_index)
+    )
+    return list(connection.execute(made).scalars())
 
 
 def _again(job: GenerationJob, now: float) -> GenerationJob:

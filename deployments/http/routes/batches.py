@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -20,6 +21,7 @@ from deployments.http.documents import (
     batch_document,
     job_document,
 )
+from deployments.http.intake import repeat_hash
 from deployments.http.schemas import BatchRequest
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -98,10 +100,14 @@ async def list_items(
 
 
 @router.post("/{batch_id}/retry", status_code=202, responses=problems(404, 409))
-async def retry_failed(batch_id: str, app: App, who: Submitter) -> RetryDocument:
+async def retry_failed(
+    batch_id: str, app: App, who: Submitter, idempotency_key: IdempotencyKey = None
+) -> RetryDocument:
     """Queue the failed items again; the new jobs take their places in the batch."""
     await app.batch(batch_id, who)
-    return RetryDocument(jobs=await app.router.retry_failed(batch_id))
+    key = idempotency_key or str(uuid.uuid4())  # the gateway itself may have to ask twice
+    fingerprint = repeat_hash("retry", f"{batch_id} {key}")
+    return RetryDocument(jobs=await app.router.retry_failed(batch_id, key, fingerprint))
 
 
 @router.post("/{batch_id}/pause", responses=problems(404))

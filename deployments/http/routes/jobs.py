@@ -119,9 +119,15 @@ async def cancel_job(job_id: str, response: Response, app: App, who: Submitter) 
 
 
 @router.post("/{job_id}/rerun", status_code=202, responses=problems(404, 409))
-async def rerun_job(job_id: str, response: Response, app: App, who: Submitter) -> JobDocument:
+async def rerun_job(
+    job_id: str,
+    response: Response,
+    app: App,
+    who: Submitter,
+    idempotency_key: IdempotencyKey = None,
+) -> JobDocument:
     """Queue the same receipt again: input, model, options and seed; a job of its own."""
-    document = job_document(await app.rerun(job_id, who))
+    document = job_document(await app.rerun(job_id, who, idempotency_key))
     response.headers["Location"] = document.links.self
     return document
 

@@ -111,13 +111,14 @@ async def test_broken_connections_are_tried_again_and_told(
 
 
 @pytest.mark.parametrize("method", ["rerun", "retry_batch"])
-async def test_what_may_not_be_sent_twice_is_not(desk: Desk, method: str) -> None:
-    desk.answers = [Answer(200, bytes(100), cut_at=10)]
-    with pytest.raises(ServiceUnavailableError):
-        await getattr(desk.client, method)("j1")
-    assert len(desk.requests) == 1
-    desk.answers = [BUSY, answer(202, {**JOB, "jobs": []})]
-    await getattr(desk.client, method)("j1")  # a refusal did nothing
+async def test_doing_again_is_sent_again_with_its_key(desk: Desk, method: str) -> None:
+    desk.answers = [Answer(200, bytes(100), cut_at=10), BUSY, answer(202, {**JOB, "jobs": []})]
+    await getattr(desk.client, method)("j1")
+    (key,) = {request.headers["idempotency-key"] for request in desk.requests}
+    desk.answers = [answer(202, {**JOB, "jobs": []})]
+    await getattr(desk.client, method)("j1", idempotency_key="mine")
+    assert (len(desk.requests), desk.requests[-1].headers["idempotency-key"]) == (4, "mine")
+    assert key != "mine"
 
 
 @pytest.mark.parametrize(

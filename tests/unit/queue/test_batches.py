@@ -91,6 +91,26 @@ def test_retrying_replaces_the_failed_ones(queue: JobQueue) -> None:
     assert queue.retry_failed(batch_id) == []
 
 
+def test_a_repeated_retry_adds_nothing_and_answers_the_same(queue: JobQueue) -> None:
+    batch_id = queue.add_batch(jobs_of("a", "b", "c"), owner="k1")
+    other = queue.add_batch(jobs_of("d"), owner="k1")
+    assert queue.retry_failed(batch_id, "key", "hash") == []  # not remembered: nothing was made
+    for _ in range(2):
+        job, token = claim(queue)
+        queue.fail(job.id, token, PROBLEM)
+    fresh = queue.retry_failed(batch_id, "key", "hash")
+    assert len(fresh) == 2
+    job, token = claim(queue)
+    queue.fail(job.id, token, PROBLEM)
+    assert queue.retry_failed(batch_id, "key", "hash") == fresh
+    for batch in (batch_id, other):
+        with pytest.raises(IdempotencyConflictError):
+            queue.retry_failed(batch, "key", "hash of another request")
+    (later,) = queue.retry_failed(batch_id, "new key", "new hash")
+    assert later not in fresh
+    assert queue.retry_failed(batch_id, "key", "hash") == fresh
+
+
 def test_retried_jobs_of_a_paused_batch_rest_too(queue: JobQueue) -> None:
     batch_id = queue.add_batch(jobs_of("a"))
     job, token = claim(queue)

@@ -120,8 +120,8 @@ class QueueRouter:
     async def cancel_batch(self, batch_id: str) -> None:
         self.queue.cancel_batch(batch_id)
 
-    async def retry_failed(self, batch_id: str) -> list[str]:
-        return self.queue.retry_failed(batch_id)
+    async def retry_failed(self, batch_id: str, key: str, request_hash: str) -> list[str]:
+        return self.queue.retry_failed(batch_id, key, request_hash)
 
     async def pause(self, model: str | None) -> None:
         self.queue.pause(model)

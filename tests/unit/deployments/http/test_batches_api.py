@@ -167,9 +167,13 @@ async def test_retry_pause_resume_and_cancel(stand: Stand) -> None:
     stand.complete()
     failed = stand.fail()
     assert (await stand.client.get(url)).json()["status"] == "running"
-    answer = await stand.client.post(f"{url}/retry")
+    headers = {"Idempotency-Key": "again"}
+    answer = await stand.client.post(f"{url}/retry", headers=headers)
     assert answer.status_code == 202
     (again,) = answer.json()["jobs"]
+    repeated = await stand.client.post(f"{url}/retry", headers=headers)
+    assert repeated.json() == answer.json()
+    assert (await stand.client.post(f"{url}/retry")).json() == {"jobs": []}
     jobs = await items(stand, batch)
     assert [job["status"] for job in jobs] == ["completed", "pending", "pending"]
     assert jobs[1]["id"] == again != failed.id

@@ -145,6 +145,22 @@ async def test_a_rerun_has_the_same_receipt(stand: Stand) -> None:
     assert stand.artifacts.read(job.input_uri, "input").startswith(b"\x89PNG")
 
 
+async def test_a_repeated_rerun_is_one_job(stand: Stand) -> None:
+    files = {"image": ("x.png", png())}
+    old, other = [(await stand.client.post("/v1/jobs", files=files)).json()["id"] for _ in "ab"]
+    headers = {"Idempotency-Key": "again"}
+    first, second = [
+        (await stand.client.post(f"/v1/jobs/{old}/rerun", headers=headers)).json()["id"]
+        for _ in "ab"
+    ]
+    assert first == second != old
+    assert stand.artifacts.exists(f"{first}-input")
+    answer = await stand.client.post(f"/v1/jobs/{other}/rerun", headers=headers)
+    assert problem(answer, 409)["type"] == "idempotency-conflict"
+    unkeyed = (await stand.client.post(f"/v1/jobs/{old}/rerun")).json()["id"]
+    assert unkeyed not in (first, old)
+
+
 async def test_idempotency(stand: Stand) -> None:
     headers = {"Idempotency-Key": "k"}
 
