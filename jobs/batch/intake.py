@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dream_cad.exceptions import InvalidConfigError
+from jobs.batch.ids import IdSet
 from jobs.batch.manifest import FAILED, Entry, Manifest
 from jobs.batch.reading import Record
 from jobs.batch.rows import BadRow, Row, RowChecker
@@ -112,7 +113,7 @@ def take_in(
 ) -> Work:
     """Check every record, skip what is finished, and write the rest as parts of work.
 
-    Memory grows by a row's id alone.
+    Memory does not grow with the rows (``IdSet``), but for the paths of the parts.
 
     Args:
         records: the input.
@@ -128,30 +129,29 @@ def take_in(
     """
     storage.delete_folder(WORK)
     manifest = Manifest(storage)
-    known = manifest.known_ids()
-    seen: set[bytes] = set()
     cutters: dict[str, Cutter] = {}
     work, bad = Work(), list[Entry]()
-    for record in records:
-        work.read += 1
-        row = checker.check(record)
-        key = bytes.fromhex(row.id)
-        if key in seen:
-            work.repeated += 1
-            work.first_repeated = work.first_repeated or record.index
-        elif key in known:
-            work.finished += 1
-        elif isinstance(row, Row):
-            cutter = cutters.setdefault(row.model, Cutter(storage, row.model, max_part_rows))
-            cutter.add(row)
-        else:
+    with manifest.known_ids() as known, IdSet() as seen:
+        for record in records:
+            work.read += 1
+            row = checker.check(record)
+            if not seen.add(row.id):
+                work.repeated += 1
+                work.first_repeated = work.first_repeated or record.index
+                continue
+            if row.id in known:
+                work.finished += 1
+                continue
+            if isinstance(row, Row):
+                cutter = cutters.setdefault(row.model, Cutter(storage, row.model, max_part_rows))
+                cutter.add(row)
+                continue
             _note_bad(work, bad, row)
             if is_strict:
                 raise InvalidConfigError(f"{work.first_error}", hint="Nothing was made (--strict).")
             if work.bad < work.read and len(bad) >= _BAD_ROWS_AT_ONCE:
                 manifest.add(bad)
                 bad.clear()
-        seen.add(key)
     work.by_model = {name: cutter.finish() for name, cutter in cutters.items()}
     _refuse_useless(work)
     manifest.add(bad)

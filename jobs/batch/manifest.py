@@ -10,20 +10,20 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
+from jobs.batch.ids import IdSet
 from jobs.batch.storage import Storage
 
 MANIFEST = "manifest.parquet"
 PARTS = "manifest"
 COMPLETED = "completed"
 FAILED = "failed"
+_GROUP_ROWS = 10_000
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -96,43 +96,40 @@ class Manifest:
         if not entries:
             return
         names = hashlib.sha256("".join(entry.id for entry in entries).encode()).hexdigest()[:32]
-        table = pa.Table.from_pylist([asdict(entry) for entry in entries], schema=_SCHEMA)
+        table = pa.Table.from_pylist([vars(entry) for entry in entries], schema=_SCHEMA)
         buffer = io.BytesIO()
         parquet.write_table(table, buffer)
         self._storage.write(f"{PARTS}/{names}.parquet", buffer.getvalue())
 
-    def known_ids(self) -> set[bytes]:
-        """Return the ids that have a row, 16 bytes each."""
-        return {
-            bytes.fromhex(text)
-            for table in self._tables(["id"])
-            for text in table.column("id").to_pylist()
-        }
+    def known_ids(self) -> IdSet:
+        """Return the ids that have a row; close them after use."""
+        known = IdSet()
+        for table in self._tables(["id"]):
+            known.update(table.column("id").to_pylist())
+        return known
 
     def join(self, *, drop_failed: bool = False) -> dict[str, int]:
         """Join everything into ``manifest.parquet``, each id once; returns rows by status.
 
-        Memory grows by the ids alone. If this process dies in the middle, nothing is lost.
+        Memory does not grow with the rows. If this process dies in the middle, nothing is lost.
 
         Args:
             drop_failed: leave out the rows that failed, so that they are tried again.
         """
-        keep = self._first_of_each_id()
         counts = dict.fromkeys((COMPLETED, FAILED), 0)
         with (
             self._storage.replacing(MANIFEST) as stream,
             parquet.ParquetWriter(stream, _SCHEMA) as writer,
+            IdSet() as seen,
         ):
-            begin = 0
-            for table in self._tables(_SCHEMA.names):
-                mask = pa.array(keep[begin : begin + len(table)])
-                begin += len(table)
-                kept = table.filter(mask)
+            for table in _gathered(self._tables(_SCHEMA.names)):
+                first = pa.array([seen.add(text) for text in table.column("id").to_pylist()])
+                kept = table.filter(first)
                 if drop_failed:
                     kept = kept.filter(compute.equal(kept.column("status"), COMPLETED))
                 _count(kept, counts)
                 if len(kept):
-                    writer.write_table(kept.cast(_SCHEMA))
+                    writer.write_table(kept)
         self._storage.delete_folder(PARTS)
         return counts
 
@@ -142,14 +139,6 @@ class Manifest:
         for table in self._tables(names):
             for values in table.to_pylist():
                 yield Entry(**values)
-
-    def _first_of_each_id(self) -> NDArray[np.bool_]:
-        texts = [table.column("id").to_pylist() for table in self._tables(["id"])]
-        prefixes = [np.array([int(text[:16], 16) for text in part], np.uint64) for part in texts]
-        numbers = np.concatenate([np.empty(0, np.uint64), *prefixes])
-        keep = np.zeros(len(numbers), dtype=bool)
-        keep[np.unique(numbers, return_index=True)[1]] = True
-        return keep
 
     def _tables(self, columns: Iterable[str]) -> Iterator[pa.Table]:
         """Yield the joined manifest by row groups, then the parts; the same order each time."""
@@ -161,6 +150,20 @@ class Manifest:
         for path in self._storage.list_files(PARTS):
             with parquet.ParquetFile(self._storage.open_input(path)) as file:
                 yield file.read(columns=wanted)
+
+
+def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of many small tables in tables of some size: row groups of the file."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table.cast(_SCHEMA))
+        rows += len(table)
+        if rows >= _GROUP_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting, rows = [], 0
+    if rows:
+        yield pa.concat_tables(waiting)
 
 
 def _count(table: pa.Table, counts: dict[str, int]) -> None:

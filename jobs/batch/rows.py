@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from deployments.http.checks import check_options, takes_option
@@ -43,7 +43,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON types."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -80,25 +81,28 @@ class Storage:
             StorageError: disk full, no permission.
         """
         with storage_errors(f"write {path}"):
-            if not self._is_local:
-                self._put(f"{self._base}/{path}", content)
+            target = f"{self._base}/{path}"
+            if self._is_local:
+                self._replace(target, content)
                 return
-            staged = f"{self._base}/{_STAGING}/{uuid.uuid4().hex}"
-            try:
-                self._put(staged, content)
-                target = f"{self._base}/{path}"
-                self._fs.create_dir(target.rpartition("/")[0], recursive=True)
-                self._fs.move(staged, target)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    self._fs.delete_file(staged)
-                raise
+            with self._fs.open_output_stream(target) as stream:
+                stream.write(content)
 
-    def _put(self, path: str, content: bytes) -> None:
-        if self._is_local:
-            self._fs.create_dir(path.rpartition("/")[0], recursive=True)
-        with self._fs.open_output_stream(path) as stream:
-            stream.write(content)
+    def _replace(self, target: str, content: bytes) -> None:
+        """Write a local file beside and move it; in plain calls, since each mesh comes here."""
+        staged = f"{self._base}/{_STAGING}/{uuid.uuid4().hex}"
+        try:
+            with _open_new(staged) as stream:
+                stream.write(content)
+            try:
+                os.replace(staged, target)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.replace(staged, target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(staged)
+            raise
 
     def read(self, path: str) -> bytes:
         """Return a file's content.
@@ -161,6 +165,14 @@ class Storage:
         name = f"{_STAGING}/probe-{uuid.uuid4().hex}"
         self.write(name, b"probe")
         self.delete(name)
+
+
+def _open_new(path: str) -> BinaryIO:
+    try:
+        return open(path, "xb")
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "xb")
 
 
 @contextlib.contextmanager
