@@ -1,13 +1,15 @@
-"""A model that takes a fixed time and makes a tetrahedron: for measuring what is around it."""
+"""A model that takes a fixed CPU time and makes a tetrahedron: for measuring what is around it."""
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dream_cad.exceptions import GenerationError
 from dream_cad.models.base import GenerationResult, Model3D, ModelCapabilities
 from dream_cad.models.factory import register_model
 
@@ -20,12 +22,14 @@ class SteadyOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    seconds: float = Field(0.0, ge=0.0, le=3600.0)
+    cpu_s: float = Field(0.0, ge=0.0, le=3600.0, description="CPU seconds to burn.")
+    log: str | None = Field(None, description="File to which each begun prompt is appended.")
+    empty: bool = Field(False, description="Make nothing: the row ends in the manifest alone.")
 
 
 @register_model("steady", ModelCapabilities(min_vram_gb=0.0, recommended_vram_gb=0.0))
 class SteadyModel(Model3D):
-    """Sleeps, then returns a tetrahedron."""
+    """Burns the CPU time asked for, then returns a tetrahedron."""
 
     def __init__(self) -> None:
         super().__init__("steady")
@@ -36,10 +40,31 @@ class SteadyModel(Model3D):
         return SteadyOptions
 
     def generate_from_text(self, prompt: str, **options: Any) -> GenerationResult:
-        """Take the seconds that the options say."""
-        time.sleep(SteadyOptions.model_validate(options).seconds)
+        """Take the CPU time that the options say."""
+        wishes = SteadyOptions.model_validate(options)
+        if wishes.log is not None:
+            _append(wishes.log, prompt)
+        burn(wishes.cpu_s)
+        if wishes.empty:
+            raise GenerationError("Nothing was to be made.")
         return GenerationResult(_VERTICES.copy(), _FACES.copy(), model_name=self.name)
 
     def generate_from_image(self, image: Any, **options: Any) -> GenerationResult:
         """Do the same for a picture."""
         return self.generate_from_text("", **options)
+
+
+def burn(cpu_s: float) -> None:
+    """Keep this thread's CPU busy for ``cpu_s`` seconds of its own time."""
+    end = time.thread_time() + cpu_s
+    while time.thread_time() < end:
+        pass
+
+
+def _append(path: str, line: str) -> None:
+    """Append whole lines only, whoever else does and whenever this process is killed."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, f"{line}\n".encode())
+    finally:
+        os.close(handle)

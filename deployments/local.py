@@ -30,7 +30,7 @@ def serve_locally(args: AppArgs, name: str) -> Iterator[str]:
     Raises:
         RuntimeError: Ray did not start, or the application could not be deployed.
     """
-    port = _free_port()
+    port = free_port()
     quiet = LoggingConfig(log_level="ERROR")
     for logger_name in ("ray", "ray.serve"):
         logging.getLogger(logger_name).setLevel(logging.ERROR)
@@ -69,7 +69,8 @@ def _start_ray() -> None:
             return
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -278,7 +278,7 @@ def _ask_sizes(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
     if not all(sizes):
         raise InvalidConfigError(
             "Ray counts GPUs on a node where no NVIDIA driver answers.",
-            hint="Set args.gpu_memory_gb in serve_config.yaml.",
+            hint="Set args.gpu_memory_gb in serve_config.yaml; for a batch --gpu-memory-gb.",
         )
     return [size / _BYTES_PER_GB for size in sizes]
 

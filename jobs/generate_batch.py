@@ -88,6 +88,9 @@ def main(
     contact_sheet: Annotated[int, typer.Option(min=0, max=400, help="Meshes on it.")] = 36,
     max_part_rows: Annotated[int, typer.Option(min=1, max=100_000)] = 64,
     quality: Annotated[bool, typer.Option(help="Assess the meshes.")] = True,
+    gpu_memory_gb: Annotated[
+        float | None, typer.Option(min=1, help="Of every GPU; asked of its driver if not given.")
+    ] = None,
     via: Annotated[str | None, typer.Option(help="URL of a running service to use.")] = None,
     api_key: Annotated[str | None, typer.Option(envvar="DREAM_CAD_API_KEY")] = None,
     priority: Annotated[Priority, typer.Option(help="Of the jobs, with --via.")] = Priority.LOW,
@@ -115,24 +118,15 @@ def main(
             with Client(via, api_key) as service:
                 counts = generate_through(service, source, wishes, model, priority.value)
         else:
-            counts = _generate_here(source, wishes, checkpoint, text_to_image, modules)
+            with connected():
+                gpus = cluster_gpus(gpu_memory_gb)
+                planner = Planner(gpus, checkpoint, text_to_image, modules)
+                counts = generate_batch(source, wishes, planner)
     except DreamCadError as error:
         _say(f"error: {error}")
         raise typer.Exit(_FAILURE) from error
     if counts[FAILED]:
         _say(f"{counts[FAILED]:,} rows failed: see the column error of {MANIFEST}.")
-
-
-def _generate_here(
-    source: Source,
-    wishes: BatchWishes,
-    checkpoint: str | None,
-    text_to_image: str | None,
-    modules: tuple[str, ...],
-) -> dict[str, int]:
-    with connected():
-        planner = Planner(cluster_gpus(), checkpoint, text_to_image, modules)
-        return generate_batch(source, wishes, planner)
 
 
 def generate_batch(source: Source, wishes: BatchWishes, planner: Planner) -> dict[str, int]:

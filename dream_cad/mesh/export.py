@@ -124,7 +124,8 @@ def _ply_bytes(mesh: MeshData) -> bytes:
 
 
 def _stl_bytes(mesh: MeshData) -> bytes:
-    return bytes(export_stl(_bare(mesh)))
+    # Neither normals of vertices nor anything else of theirs is in this format.
+    return bytes(export_stl(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)))
 
 
 def _textured_obj(mesh: MeshData, texture: NDArray[np.uint8], target: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.batch.rows import Row
 
@@ -26,8 +27,9 @@ class Tally:
 
 
 def create_tally() -> Any:
-    """Start the actor that counts."""
-    return ray.remote(Tally).options(num_cpus=0).remote()
+    """Start the actor that counts, on the node of the driver: no other node's end takes it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def begin_rows(tally: Any, stage: str, rows: Sequence[Row]) -> Iterator[tuple[Row, bool]]:
