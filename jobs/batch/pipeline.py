@@ -6,19 +6,18 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError, RayTaskError
 
 from deployments.plan import accelerator_options
 from dream_cad.exceptions import DreamCadError, GenerationError
 from jobs.batch.intake import ModelWork
+from jobs.batch.items import PART
 from jobs.batch.pools import Pools
-from jobs.batch.stages import Block, DrawPictures, FinishMeshes, GenerateMeshes, StageSetup
+from jobs.batch.stages import DrawPictures, FinishMeshes, GenerateMeshes, StageSetup
 
 _BLOCK_BYTES = 32 * 2**20
 """Meshes that wait for the finisher leave the model in blocks of about this size, so that
@@ -50,14 +49,14 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
         GenerationError: the cluster failed in another way.
     """
     _configure()
-    parts = [{"part": path} for path in work.parts]
+    parts = [{PART: path} for path in work.parts]
     rows: Dataset = ray.data.from_items(parts, override_num_blocks=len(parts))
     if pools.text:
         rows = rows.map_batches(
             DrawPictures,
             fn_constructor_args=(setup,),
             batch_size=None,
-            batch_format="numpy",
+            batch_format="pyarrow",
             num_gpus=setup.text_gpu_share,
             num_cpus=pools.model_cpus,
             compute=_pool(pools.text),
@@ -67,7 +66,7 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
         GenerateMeshes,
         fn_constructor_args=(setup,),
         batch_size=None,
-        batch_format="numpy",
+        batch_format="pyarrow",
         num_gpus=setup.gpu_share,
         num_cpus=pools.model_cpus,
         compute=_pool(pools.model),
@@ -75,17 +74,17 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
     ).map_batches(
         partial(_finish, setup),
         batch_size=None,
-        batch_format="numpy",
+        batch_format="pyarrow",
         num_cpus=pools.finisher_cpus,
     )
     try:
-        for block in rows.iter_batches(batch_size=None, batch_format="numpy"):
+        for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield _advance(block)
     except (RayError, RayTaskError) as error:
         raise _explained(error) from error
 
 
-def _finish(setup: StageSetup, block: Block) -> dict[str, NDArray[Any]]:
+def _finish(setup: StageSetup, block: pa.Table) -> pa.Table:
     return FinishMeshes(setup)(block)
 
 
@@ -94,13 +93,13 @@ def _pool(size: int) -> ActorPoolStrategy:
     return ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
 
 
-def _advance(block: dict[str, NDArray[Any]]) -> Advance:
-    completed = int(block["is_completed"].sum())
-    loads = block["gpu_percent"][~np.isnan(block["gpu_percent"])]
+def _advance(block: pa.Table) -> Advance:
+    news = block.to_pylist()
+    loads = [one["gpu_percent"] for one in news if one["gpu_percent"] is not None]
     return Advance(
-        completed,
-        len(block["is_completed"]) - completed,
-        float(loads.mean()) if len(loads) else None,
+        sum(one["completed"] for one in news),
+        sum(one["failed"] for one in news),
+        sum(loads) / len(loads) if loads else None,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
 from deployments.options import FinishOptions, SplitOptions, split_options
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
@@ -19,41 +19,17 @@ from dream_cad.images.text_to_image import TextToImage
 from dream_cad.mesh.cleanup import finish_mesh
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import mesh_bytes
-from dream_cad.models.base import GenerationResult, Model3D
+from dream_cad.models.base import Model3D
 from dream_cad.models.factory import ModelFactory
 from jobs.batch.attempts import begin_rows
 from jobs.batch.gpu_load import GpuLoad
-from jobs.batch.intake import read_part
+from jobs.batch.items import Item, to_blocks, to_items
 from jobs.batch.manifest import COMPLETED, FAILED, Entry, Manifest
 from jobs.batch.rows import Row
 from jobs.batch.storage import Storage, read_limited
 
-Block = Mapping[str, Any]
-"""What Ray Data hands over: column to values. The first stage gets the column ``part``, the
-others ``item``."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A row on its way through the stages.
-
-    Attributes:
-        row: what is asked for.
-        picture: (H, W, 3) uint8 RGB, once it is drawn.
-        result: the mesh, once it is made.
-        error: why the row goes no further.
-        seconds: worked on it so far.
-        gpu_percent: load of the model's GPU after it.
-        quality: of the finished mesh, 0 to 100; None where it is not measured.
-    """
-
-    row: Row
-    picture: NDArray[np.uint8] | None = None
-    result: GenerationResult | None = None
-    error: str | None = None
-    seconds: float = 0.0
-    gpu_percent: float | None = None
-    quality: float | None = None
+NEWS = pa.schema([("completed", pa.int64()), ("failed", pa.int64()), ("gpu_percent", pa.float64())])
+"""What the last stage returns of a block."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +107,11 @@ class DrawPictures(_Loaded):
         self._stage = TextToImage(self._setup.text_source)
         self._stage.load()
 
-    def __call__(self, block: Block) -> Iterator[dict[str, NDArray[Any]]]:
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Draw the pictures of a block."""
         self._refuse_if_broken()
-        for item in begun_items(self._setup, "draw", block):
-            yield _as_block([worked(item, self._draw)])
+        items = begun_items(self._setup, "draw", block)
+        return to_blocks(worked(item, self._draw) for item in items)
 
     def _draw(self, item: Item) -> Item:
         if item.row.prompt is None:
@@ -159,12 +135,12 @@ class GenerateMeshes(_Loaded):
             use_all_cores()
         self._model.warm_up()
 
-    def __call__(self, block: Block) -> Iterator[dict[str, NDArray[Any]]]:
+    def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Make the meshes of a block."""
         self._refuse_if_broken()
-        for item in begun_items(self._setup, "generate", block):
-            made = worked(item, self._generate)
-            yield _as_block([replace(made, gpu_percent=self._gpu.percent())])
+        items = begun_items(self._setup, "generate", block)
+        made = (worked(item, self._generate) for item in items)
+        return to_blocks(replace(item, gpu_percent=self._gpu.percent()) for item in made)
 
     def _generate(self, item: Item) -> Item:
         split = self._setup.split(item.row)
@@ -194,17 +170,19 @@ class FinishMeshes:
         self._setup = setup
         self._manifest = Manifest(setup.storage)
 
-    def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
-        """Finish the meshes of a block."""
-        entries, loads = [], []
-        for item in begun_items(self._setup, "finish", block):
-            entries.append(self._finish(item))
-            loads.append(np.nan if item.gpu_percent is None else item.gpu_percent)
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Finish the meshes of a block; returns counts and the mean load of GPUs (or null)."""
+        items = list(begun_items(self._setup, "finish", block))
+        entries = [self._finish(item) for item in items]
         self._manifest.add(entries)
-        return {
-            "is_completed": np.array([entry.status == COMPLETED for entry in entries]),
-            "gpu_percent": np.array(loads, np.float32),
+        loads = [item.gpu_percent for item in items if item.gpu_percent is not None]
+        completed = sum(entry.status == COMPLETED for entry in entries)
+        news = {
+            "completed": completed,
+            "failed": len(entries) - completed,
+            "gpu_percent": float(np.mean(loads)) if loads else None,
         }
+        return pa.Table.from_pylist([news], NEWS)
 
     def _finish(self, item: Item) -> Entry:
         row = item.row
@@ -246,12 +224,9 @@ def assess(mesh: MeshData) -> float:
     return round(QualityAssessor().assess(mesh).overall_mesh_quality, 2)
 
 
-def begun_items(setup: StageSetup, stage: str, block: Block) -> Iterator[Item]:
+def begun_items(setup: StageSetup, stage: str, block: pa.Table) -> Iterator[Item]:
     """Yield the items of a block; those whose row kills its worker come with an error."""
-    if "part" in block:
-        items = [Item(row) for path in block["part"] for row in read_part(setup.storage, str(path))]
-    else:
-        items = list(block["item"])
+    items = to_items(setup.storage, block)
     by_id = {item.row.id: item for item in items}
     for row, may_try in begin_rows(setup.tally, stage, [item.row for item in items]):
         item = by_id[row.id]
@@ -274,9 +249,3 @@ def worked(item: Item, work: Callable[[Item], Item]) -> Item:
         text = f"{type(error).__name__}: {error}"
         item = replace(item, error=text, result=None, picture=None)
     return replace(item, seconds=item.seconds + time.monotonic() - started)
-
-
-def _as_block(items: Sequence[Item]) -> dict[str, NDArray[Any]]:
-    column = np.empty(len(items), dtype=object)
-    column[:] = items
-    return {"item": column}
