@@ -86,11 +86,18 @@ def list_repository(source: str, *, patterns: Sequence[str]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if any(fnmatch(name, p) for p in patterns)}
 
 
-def download_repository(source: str, *, patterns: Sequence[str]) -> Path:
+def download_repository(
+    source: str, *, patterns: Sequence[str], folder: Path | None = None
+) -> Path:
     """Fetch the files of a repository that match ``patterns``; resumes after an interruption.
 
+    Args:
+        source: the repository.
+        patterns: of the names of its files.
+        folder: where to put the files; below DREAM_CAD_CACHE_DIR when None.
+
     Returns:
-        The folder that holds them, below DREAM_CAD_CACHE_DIR.
+        The folder that holds them.
 
     Raises:
         DownloadError: no network, no such repository, access refused, or no space left.
@@ -105,6 +112,7 @@ def download_repository(source: str, *, patterns: Sequence[str]) -> Path:
                 repository,
                 revision=revision,
                 cache_dir=_download_folder(),
+                local_dir=folder,
                 allow_patterns=list(patterns),
             )
         )

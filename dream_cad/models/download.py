@@ -39,6 +39,7 @@ OnBytes = Callable[[str, int], None]
 _ATTEMPTS = 5
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 _SHA256_DIGITS = 64
+_LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,25 @@ class RemoteFile:
     url: str
     size: int
     sha256: str | None
+
+
+@dataclass(frozen=True)
+class LicenseFile:
+    """The licence that lies in a repository: file name and text."""
+
+    name: str
+    text: str
+
+    def write(self, folder: Path) -> None:
+        """Put it beside what it is about.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        try:
+            (folder / self.name).write_text(self.text, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,21 @@ class CheckpointDownloader:
         files = tuple(self._describe(published, file, revisions) for file in published.files)
         missing = tuple(file for file in files if not _is_present(target, file))
         return DownloadPlan(name, published, target, files, missing, revisions)
+
+    def read_license(self, repo_id: str, revision: str | None) -> LicenseFile | None:
+        """Return the licence file of a repository; None if it has none of the usual names.
+
+        Raises:
+            ModelUnavailableError: it has to be accepted on the hub before it can be read there.
+            DownloadError: the hub cannot be reached.
+        """
+        for name in _LICENSE_FILES:
+            url = hf_hub_url(repo_id, name, revision=revision, endpoint=self._endpoint)
+            response = self._send("GET", url)
+            if response.status_code != httpx.codes.NOT_FOUND:
+                _raise_for_status(response, name)
+                return LicenseFile(name, response.text)
+        return None
 
     def fetch(self, plan: DownloadPlan, on_bytes: OnBytes) -> None:
         """Fetch the missing files; an interrupted one goes on where it stopped.
@@ -242,15 +277,18 @@ class CheckpointDownloader:
                     on_bytes(file.name, done)
 
     def _request(self, method: str, url: str, **request: Any) -> httpx.Response:
+        response = self._send(method, url, **request)
+        _raise_for_status(response, url.rpartition("/")[2])
+        return response
+
+    def _send(self, method: str, url: str, **request: Any) -> httpx.Response:
         try:
-            response = self._client.request(method, url, **request)
+            return self._client.request(method, url, **request)
         except httpx.HTTPError as error:
             raise DownloadError(
                 f"The hub at {self._endpoint} cannot be reached: {error or type(error).__name__}.",
                 hint="Check the network, or put the files where DREAM_CAD_MODEL_PATH points.",
             ) from error
-        _raise_for_status(response, url.rpartition("/")[2])
-        return response
 
 
 def _raise_for_status(response: httpx.Response, name: str) -> None:

@@ -23,6 +23,10 @@ _BLOCK_BYTES = 32 * 2**20
 """Meshes that wait for the finisher leave the model in blocks of about this size, so that
 finishing begins before a part of the work is through."""
 
+_AT_ONCE = 1
+"""Rows of a block (parts of work, then items) in one call of a stage on GPUs. Ray Data refuses
+such a stage without a number, and with a larger one waits until as many rows have come."""
+
 
 @dataclass(frozen=True)
 class Advance:
@@ -55,7 +59,7 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
         rows = rows.map_batches(
             DrawPictures,
             fn_constructor_args=(setup,),
-            batch_size=None,
+            batch_size=_AT_ONCE,
             batch_format="pyarrow",
             num_gpus=setup.text_gpu_share,
             num_cpus=pools.model_cpus,
@@ -65,7 +69,7 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
     rows = rows.map_batches(
         GenerateMeshes,
         fn_constructor_args=(setup,),
-        batch_size=None,
+        batch_size=_AT_ONCE,
         batch_format="pyarrow",
         num_gpus=setup.gpu_share,
         num_cpus=pools.model_cpus,
