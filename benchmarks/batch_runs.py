@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks.steady_model import SteadyModel
 from dream_cad.mesh.export import resolve_format
-from jobs.batch.attempts import create_tally
+from jobs.batch.attempts import SharedTally
 from jobs.batch.intake import Work, take_in
 from jobs.batch.manifest import Manifest
 from jobs.batch.pipeline import run_pipeline
@@ -133,7 +133,7 @@ def _take_in(
 def _advances(work: Work, shape: BatchShape, planner: Planner, storage: Storage) -> Any:
     todo = work.by_model[MODEL]
     name = resolve_format(None, shape.format)
-    setup, _ = plan_stages(planner, MODEL, todo, storage=storage, format=name, tally=create_tally())
+    setup, _ = plan_stages(planner, MODEL, todo, storage=storage, format=name, tally=SharedTally())
     # Small shares: measured is what the stages cost, not how Ray counts the CPUs of a laptop.
     pools = Pools(model=shape.actors, text=0, model_cpus=0.5, finisher_cpus=0.25)
     for news in run_pipeline(replace(setup, has_quality=False), todo, pools):

@@ -29,7 +29,7 @@ from dream_cad.client.fields import PriorityName
 from dream_cad.exceptions import DreamCadError
 from dream_cad.mesh.export import resolve_format
 from dream_cad.settings import get_settings
-from jobs.batch.attempts import create_tally
+from jobs.batch.attempts import SharedTally
 from jobs.batch.contact_sheet import sample_completed, write_contact_sheet
 from jobs.batch.intake import WORK, Work, take_in
 from jobs.batch.manifest import FAILED, MANIFEST, Manifest
@@ -198,7 +198,7 @@ def _conclude(work: Work, wishes: BatchWishes, storage: Storage, started: float)
 
 def _run(work: Work, wishes: BatchWishes, planner: Planner, storage: Storage) -> None:
     """Work through the models one after another: each gets the whole cluster."""
-    tally = create_tally()
+    tally = SharedTally()
     # All are planned before the first is run: what cannot be placed is told at once.
     stages = [
         (plan_stages(planner, name, todo, storage=storage, format=wishes.format, tally=tally), todo)

@@ -10,6 +10,7 @@ from deployments.calls import list_nodes
 from deployments.plan import ModelPlan, TextPlan, node_accelerator, plan_models, plan_text
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.placement import GpuGroup
+from jobs.batch.attempts import Counts
 from jobs.batch.intake import ModelWork
 from jobs.batch.pools import Node, Pools, size_pools
 from jobs.batch.stages import StageSetup
@@ -64,7 +65,7 @@ class Planner:
 
 
 def plan_stages(
-    planner: Planner, name: str, work: ModelWork, *, storage: Storage, format: str, tally: object
+    planner: Planner, name: str, work: ModelWork, *, storage: Storage, format: str, tally: Counts
 ) -> tuple[StageSetup, Pools]:
     """Return what the stages of one model know, and how many workers each gets.
 

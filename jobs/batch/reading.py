@@ -148,9 +148,18 @@ def _read_jsonl(uri: str) -> Iterator[Record]:
             yield Record(index, {"text": line[:200]}, "the line is JSON, but not an object")
 
 
+def _bounded(stream: IO[str]) -> Iterator[str]:
+    """Yield lines; of one without end only so much that its field is refused as too large."""
+    is_rest = False
+    while line := stream.readline(_MAX_LINE + 2):
+        if not is_rest:
+            yield line
+        is_rest = len(line) == _MAX_LINE + 2 and not line.endswith("\n")
+
+
 def _csv_reader(uri: str) -> tuple[Any, Sequence[str]]:
     csv.field_size_limit(_MAX_LINE)
-    reader = csv.reader(_text(uri), strict=True)
+    reader = csv.reader(_bounded(_text(uri)), strict=True)
     try:
         header = [name.strip().removeprefix(_UTF8_BOM) for name in next(reader)]
     except (csv.Error, StopIteration) as error:

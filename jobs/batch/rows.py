@@ -13,6 +13,7 @@ from deployments.plan import ModelPlan
 from dream_cad.exceptions import DreamCadError, InvalidConfigError, ModelUnavailableError
 from dream_cad.prompts import check_prompt
 from jobs.batch.reading import COLUMNS, Record
+from jobs.batch.storage import check_readable
 
 _ID_DIGITS = 32
 _MAX_SEED = 2**31 - 1
@@ -66,6 +67,7 @@ class RowChecker:
         default_model: of rows that name none.
         folder: where relative picture paths start.
         defaults: options of rows that do not set them.
+        look_at: refuses a picture that cannot be read, as far as that can be known cheaply.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class RowChecker:
         default_model: str,
         folder: str,
         defaults: Mapping[str, Any] | None = None,
+        look_at: Callable[[str], None] = check_readable,
     ) -> None:
         self._plan_of = plan_of
         self._default_model = default_model
         self._folder = folder
         self._defaults = dict(defaults or {})
+        self._look_at = look_at
 
     def check(self, record: Record) -> Row | BadRow:
         """Return the row, or what is wrong with it."""
@@ -109,7 +113,10 @@ class RowChecker:
         with_seed = options if seed is None else {**options, "seed": seed}
         checked = check_options(plan, with_seed, is_text=prompt is not None)
         seed = checked.pop("seed", None)
-        return Row(row_id, index, model, prompt, self._located(image), seed, checked)
+        located = self._located(image)
+        if located is not None:
+            self._look_at(located)
+        return Row(row_id, index, model, prompt, located, seed, checked)
 
     def _deployed(self, model: str) -> ModelPlan:
         plan = self._plan_of(model)

@@ -21,7 +21,7 @@ from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import mesh_bytes
 from dream_cad.models.base import Model3D
 from dream_cad.models.factory import ModelFactory
-from jobs.batch.attempts import begin_rows
+from jobs.batch.attempts import Counts, begin_rows
 from jobs.batch.gpu_load import GpuLoad
 from jobs.batch.items import Item, to_blocks, to_items
 from jobs.batch.manifest import COMPLETED, FAILED, Entry, Manifest
@@ -38,7 +38,7 @@ class StageSetup:
 
     Attributes:
         storage: the output.
-        tally: handle of the actor that counts attempts.
+        tally: counts attempts, of all workers.
         model: the registered name.
         model_options: of its constructor.
         modules: to import first.
@@ -55,7 +55,7 @@ class StageSetup:
     """
 
     storage: Storage
-    tally: Any
+    tally: Counts
     model: str
     model_options: dict[str, Any]
     modules: tuple[str, ...]
@@ -127,7 +127,7 @@ class GenerateMeshes(_Loaded):
 
     def _load(self) -> None:
         setup = self._setup
-        self._gpu = GpuLoad()
+        self._gpu = GpuLoad() if setup.gpu_share else None
         cap_gpu_memory(setup.gpu_share)
         self._model = ModelFactory.create_model(setup.model, **setup.model_options)
         self._model.load_model()
@@ -139,8 +139,10 @@ class GenerateMeshes(_Loaded):
         """Make the meshes of a block."""
         self._refuse_if_broken()
         items = begun_items(self._setup, "generate", block)
-        made = (worked(item, self._generate) for item in items)
-        return to_blocks(replace(item, gpu_percent=self._gpu.percent()) for item in made)
+        return to_blocks(self._measured(worked(item, self._generate)) for item in items)
+
+    def _measured(self, item: Item) -> Item:
+        return item if self._gpu is None else replace(item, gpu_percent=self._gpu.percent())
 
     def _generate(self, item: Item) -> Item:
         split = self._setup.split(item.row)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from dream_cad.exceptions import InvalidConfigError, PayloadTooLargeError, StorageError
+from dream_cad.images.loading import ImageLimits
 
 _STAGING = ".staging"
 
@@ -49,13 +50,34 @@ def read_limited(uri: str, max_bytes: int) -> bytes:
     """
     filesystem, path = open_filesystem(uri)
     with storage_errors(f"read {uri}"):
-        size = filesystem.get_file_info(path).size
-        if size is not None and size > max_bytes:
-            raise PayloadTooLargeError(
-                f"{uri} has {size:,} bytes; at most {max_bytes:,} are accepted."
-            )
+        _check_size(uri, filesystem.get_file_info(path).size, max_bytes)
         with filesystem.open_input_file(path) as stream:
             return bytes(stream.read())
+
+
+def check_readable(uri: str) -> None:
+    """Refuse a local picture that is not there, empty, too large, or not this user's to read.
+
+    One on an object store is looked at when it is needed: to ask about each costs a round trip.
+
+    Raises:
+        StorageError: it cannot be read.
+        PayloadTooLargeError: it is larger than any picture may be.
+        InvalidConfigError: malformed, or it is empty.
+    """
+    if "://" in uri and not uri.startswith("file://"):
+        return
+    _, path = open_filesystem(uri)
+    with storage_errors(f"read {uri}"), open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+    _check_size(uri, size, ImageLimits.from_settings().max_bytes)
+    if size == 0:
+        raise InvalidConfigError(f"{uri} is empty.")
+
+
+def _check_size(uri: str, size: int | None, max_bytes: int) -> None:
+    if size is not None and size > max_bytes:
+        raise PayloadTooLargeError(f"{uri} has {size:,} bytes; at most {max_bytes:,} are accepted.")
 
 
 class Storage:

@@ -40,7 +40,8 @@ def own_model(clean_registry: None) -> None:
 
 
 def check(**values: Any) -> Row | BadRow:
-    return RowChecker(Planner([]).plan, "own", "/input").check(Record(0, values))
+    checker = RowChecker(Planner([]).plan, "own", "/input", look_at=lambda uri: None)
+    return checker.check(Record(0, values))
 
 
 def good(**values: Any) -> Row:
