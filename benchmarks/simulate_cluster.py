@@ -13,7 +13,8 @@ claim. Seconds of jobs and loading are assumptions (benchmarks/simulation/worklo
 Policies: the served cluster (lanes), workers that take any model and like the loaded one
 (BatchProcessor), any GPU first-in first-out, and GPUs divided among models for ever, by the shares
 of the whole run (which nobody knows beforehand). Every one gets the same jobs. Fairness is measured
-in a second run, a flood in which all owners wait for all models throughout. Writes
+in both that bursty run and a second one, a flood in which all owners wait for all models
+throughout; the target is met in the flood alone, and targets_met says so. Writes
 results/simulate_cluster.json.
 """
 
@@ -70,7 +71,8 @@ def judge(found: dict[str, Any]) -> dict[str, bool]:
         "utilisation": served["utilisation_of_bound"] >= TARGETS["utilisation_of_bound"],
         "urgent_p99_within_the_longest_job": served["wait_s"]["urgent"]["p99"] <= longest,
         "urgent_p99_within_the_mean_job": served["wait_s"]["urgent"]["p99"] <= mean_seconds(),
-        "jain": (served["flood"]["jain"]["mean"] or 0.0) >= TARGETS["jain"],
+        "jain_in_a_flood": (served["flood"]["jain"]["mean"] or 0.0) >= TARGETS["jain"],
+        "jain_in_bursts": (served["jain"]["mean"] or 0.0) >= TARGETS["jain"],
     }
 
 
@@ -78,7 +80,7 @@ def table(found: dict[str, Any]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
         "| | of the bound | URGENT p50 / p99 | HIGH p99 | NORMAL p50 / p99 | LOW p99 "
-        "| changes of model an hour | Jain in a flood | all done after |",
+        "| changes of model an hour | Jain in a flood / in bursts | all done after |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name in POLICIES:
@@ -88,7 +90,8 @@ def table(found: dict[str, Any]) -> str:
             f"| {name} | {row['utilisation_of_bound']:.1%} | {_s(wait, 'urgent', 'p50')} / "
             f"{_s(wait, 'urgent', 'p99')} | {_s(wait, 'high', 'p99')} | "
             f"{_s(wait, 'normal', 'p50')} / {_s(wait, 'normal', 'p99')} | {_s(wait, 'low', 'p99')} "
-            f"| {row['swaps_per_hour']:,} | {row['flood']['jain']['mean'] or 0:.3f} "
+            f"| {row['swaps_per_hour']:,} | {row['flood']['jain']['mean'] or 0:.3f} / "
+            f"{row['jain']['mean'] or 0:.2f} "
             f"| {_end(row)} |"
         )
     return "\n".join(lines)
