@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 
 def versions() -> dict[str, str]:
     """Return the versions that can change a result."""
-    import numpy
     import torch
 
     import dream_cad
@@ -18,7 +20,7 @@ def versions() -> dict[str, str]:
     return {
         "dream_cad": dream_cad.__version__,
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
+        "numpy": np.__version__,
         "python": platform.python_version(),
     }
 
@@ -26,6 +28,15 @@ def versions() -> dict[str, str]:
 def text_sha256(text: str) -> str:
     """SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def arrays_sha256(*arrays: NDArray[Any]) -> str:
+    """SHA-256 of the types, shapes and values of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def image_sha256(image: Image.Image) -> str:

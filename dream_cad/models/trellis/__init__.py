@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dream_cad.exceptions import InvalidConfigError
+from dream_cad.exceptions import CheckpointError, InvalidConfigError
 from dream_cad.images.loading import load_image
 from dream_cad.mesh.data import MeshData
 from dream_cad.models.base import GenerationResult, ProgressCallback, ignore_progress
 from dream_cad.models.image_model import GeneratedMesh, ImageModel, LoadRequest
 from dream_cad.models.image_options import ImageModelOptions
 from dream_cad.models.profile import StageClock
-from dream_cad.models.receipt import image_sha256, text_sha256
+from dream_cad.models.receipt import arrays_sha256, image_sha256, text_sha256
 from dream_cad.models.trellis.options import RepresentationType, TrellisOptions
 from dream_cad.prompts import check_prompt
 from dream_cad.settings import Precision
@@ -80,7 +80,10 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
             return False
         from dream_cad.models.trellis.weights import is_text_variant
 
-        return not is_text_variant(Path(str(options.get("checkpoint", ""))).expanduser())
+        try:
+            return not is_text_variant(Path(str(options.get("checkpoint", ""))).expanduser())
+        except CheckpointError:
+            return True  # what is wrong with the folder is told by loading it
 
     def _load(self, request: LoadRequest) -> tuple[TrellisPipeline, Path]:
         import torch
@@ -178,7 +181,11 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
             raise InvalidConfigError("A variant takes either a prompt or an image.")
         started = time.perf_counter()
         shape = _read_mesh(mesh)
-        source: dict[str, Any] = {"kind": "variant", "faces": len(shape.faces)}
+        source: dict[str, Any] = {
+            "kind": "variant",
+            "faces": len(shape.faces),
+            "mesh_sha256": arrays_sha256(shape.vertices, shape.faces),
+        }
         guide: Pictures | Prompt
         if prompt is not None:
             parsed = self._parse(options).for_text()
@@ -217,7 +224,8 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
         started = time.perf_counter()
         pipeline = self._require_loaded().pipeline
         source = read_latent(latent, pipeline.resolution, pipeline.channels)
-        receipt = {"input": {"kind": "latent", "voxels": len(source.coords)}}
+        digest = arrays_sha256(source.coords, source.feats)
+        receipt = {"input": {"kind": "latent", "sha256": digest}}
         return self._generate(source, parsed, receipt, StageClock(), started, progress)
 
     def _run(
@@ -236,9 +244,19 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
         picture: Image.Image | None = source if isinstance(source, PilImage.Image) else None
         start = source if picture is None else Pictures((picture,))
         made = run(pipeline, start, options, clock, progress)
-        facts = dict(made.facts)
+        facts = dict(made.facts) | self._text_facts(made.facts)
         used = options.model_dump(mode="json", exclude_none=True) | facts.pop("options", {})
         return GeneratedMesh(made.mesh, facts | {"options": used}, made.files)
+
+    def _text_facts(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Which text variant was read, where it is another checkpoint than the main one."""
+        if self._text_folder is None or facts.get("conditioning") != "text":
+            return {}
+        from dream_cad.models.trellis.weights import receipt_file
+        from dream_cad.models.weights import weights_hash
+
+        digest = weights_hash(receipt_file(self._text_folder))
+        return {"text_checkpoint": {"source": str(self._text_folder), "weights_sha256": digest}}
 
 
 def _read_mesh(mesh: MeshData | GenerationResult | str | Path) -> MeshData:

@@ -11,9 +11,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from dream_cad.exceptions import FileFormatError, StorageError
+from dream_cad.exceptions import FileFormatError, GenerationError, StorageError
 from dream_cad.models.trellis.representations import PLY_COLUMNS, Gaussians, RadianceField
 from dream_cad.models.trellis.source import StoredLatent
 from dream_cad.nn.sparse.tensor import SparseTensor
@@ -41,7 +43,13 @@ def gaussian_cloud(splats: Gaussians) -> GaussianCloud:
 
 
 def splat_files(splats: Gaussians) -> dict[str, bytes]:
-    """Return the 3DGS ``.ply`` (17 float columns as published) and the ``.splat`` of viewers."""
+    """Return the 3DGS ``.ply`` (17 float columns as published) and the ``.splat`` of viewers.
+
+    Raises:
+        GenerationError: a value is NaN or infinite.
+    """
+    raw = (splats.xyz, splats.raw_scaling, splats.raw_rotation, splats.raw_opacity)
+    _require_finite("Gaussians are", splats.features_dc, *raw)
     table = splats.ply_table()
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
     lines += [f"property float {name}" for name in PLY_COLUMNS]
@@ -58,7 +66,11 @@ def field_file(field: RadianceField) -> dict[str, bytes]:
     Arrays: ``trivec`` (N, R, 3, D), ``density`` (N, R), ``features_dc`` (N, R, 1, 3), ``position``
     (N, 3) voxel centres in [0, 1], ``depth`` (N, 1) octree level, ``aabb`` (6,) origin and size of
     the world's cube; float32 but for depth (uint8).
+
+    Raises:
+        GenerationError: a value is NaN or infinite.
     """
+    _require_finite("radiance field is", field.trivec, field.density, field.features_dc)
     arrays = {
         name: getattr(field, name).float().cpu().numpy()
         for name in ("trivec", "density", "features_dc", "position")
@@ -124,6 +136,14 @@ def _checked(
         raise FileFormatError("The latent is not finite, or has a voxel twice.")
     order = np.lexsort(places.T[::-1])
     return StoredLatent(places[order], values[order])
+
+
+def _require_finite(what: str, *values: Tensor) -> None:
+    if not all(bool(torch.isfinite(value).all()) for value in values):
+        raise GenerationError(
+            f"The {what} not finite.",
+            hint="Where half precision overflowed, precision 'bf16' or 'fp32' helps.",
+        )
 
 
 def _npz(**arrays: NDArray[np.generic]) -> bytes:

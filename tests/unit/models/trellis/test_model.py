@@ -233,9 +233,13 @@ def test_text_is_read_by_a_text_variant(text_model: Trellis, folder: Path) -> No
     made = text_model.generate_from_text(PROMPT, seed=1, representation="slat", preview_size=16)
     assert made.metadata["conditioning"] == "text"
     assert made.metadata["input"]["prompt"] == PROMPT
+    assert made.metadata["text_checkpoint"]["source"] == str(folder.parent / "text")
+    weights = made.metadata["text_checkpoint"]["weights_sha256"]
+    assert weights != made.metadata["checkpoint"]["weights_sha256"]
     alone = Trellis(checkpoint=folder.parent / "text", device="cpu")
     same = alone.generate_from_text(PROMPT, seed=1, representation="slat", preview_size=16)
     assert same.files == made.files
+    assert same.metadata["checkpoint"]["weights_sha256"] == weights
     with pytest.raises(InvalidConfigError, match="takes no pictures"):
         alone.generate_from_image(picture())
 
@@ -280,12 +284,14 @@ def test_text_becomes_a_picture_without_a_text_variant(
     assert made.metadata["matting"] == [None]
 
 
-def test_a_server_draws_pictures_only_where_they_are_needed(folder: Path) -> None:
+def test_a_server_draws_pictures_only_where_they_are_needed(folder: Path, tmp_path: Path) -> None:
     text = folder.parent / "text"
     assert Trellis.draws_picture_first({})
     assert Trellis.draws_picture_first({"checkpoint": str(folder)})
     assert not Trellis.draws_picture_first({"checkpoint": str(text)})
     assert not Trellis.draws_picture_first({"text_checkpoint": str(text)})
+    (tmp_path / "pipeline.json").write_text("damaged")
+    assert Trellis.draws_picture_first({"checkpoint": str(tmp_path)})
 
 
 def test_a_variant_keeps_the_voxels_of_its_mesh(
@@ -360,6 +366,8 @@ def spoiled(folder: Path, stage: str, value: float) -> Trellis:
         "latent": flows.latent.out_layer,
         "occupancy": decoders.structure.out_layer[2],
         "surface": decoders.mesh.out_layer,
+        "field": decoders.field.out_layer,
+        "splats": decoders.gaussian.out_layer,
     }[stage]
     with torch.no_grad():
         layer.weight.zero_()
@@ -374,11 +382,13 @@ def spoiled(folder: Path, stage: str, value: float) -> Trellis:
         ("latent", float("inf"), "latent latent became NaN or infinite in step 1 of 3"),
         ("occupancy", -1.0, "structure has 0 occupied voxels"),
         ("surface", 5.0, "has no surface"),
+        ("field", float("nan"), "radiance field is not finite"),
+        ("splats", float("nan"), "Gaussians are not finite"),
     ],
 )
 def test_failures_name_their_stage(folder: Path, stage: str, value: float, message: str) -> None:
     with pytest.raises(GenerationError, match=message):
-        spoiled(folder, stage, value).generate_from_image(picture(), seed=3)
+        spoiled(folder, stage, value).generate_from_image(picture(), seed=3, **ALL)
 
 
 def test_a_picture_without_an_object_is_refused(model: Trellis) -> None:
