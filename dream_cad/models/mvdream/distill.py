@@ -19,6 +19,7 @@ from dream_cad.models.mvdream.pipeline import MVDreamPipeline, Views, finish
 from dream_cad.models.mvdream.sds_cameras import Cameras, look_at, scheduled
 from dream_cad.models.mvdream.sds_guidance import SDSLoss, distillation_loss, encode_views
 from dream_cad.models.mvdream.sds_mesh import field_colors, field_mesh
+from dream_cad.models.mvdream.sds_shading import ShadingConfig
 from dream_cad.models.mvdream.sds_training import (
     FieldTrainer,
     RenderedViews,
@@ -114,7 +115,8 @@ def run_sds(
         GenerationError: the guidance or loss became NaN, or there is no surface.
         CheckpointError, InvalidConfigError, StorageError: the checkpoint cannot be used.
     """
-    config = training or TrainingConfig(steps=options.sds_steps, seed=seed)
+    shading = ShadingConfig() if options.sds_shading else None
+    config = training or TrainingConfig(steps=options.sds_steps, seed=seed, shading=shading)
     guidance = pipeline.guidance(prompt, options)
     loss = MVDreamGuidance(
         pipeline.network, guidance.cond, guidance.uncond, SDSLoss(guidance.scale)

@@ -78,6 +78,11 @@ class MVDreamOptions(ImageModelOptions):
     texture: bool = Field(False, description="Bake a UV texture instead of vertex colours.")
     texture_size: int = Field(1024, ge=256, le=4096, description="Side of the texture in pixels.")
     sds_steps: int = Field(10_000, ge=1, le=100_000, description="Optimisation steps (sds).")
+    sds_shading: bool = Field(
+        False,
+        description="Light the field while it is optimised (sds): smoother surfaces for several "
+        "times the memory.",
+    )
     sds_checkpoint_every: int = Field(
         250, ge=1, le=100_000, description="Steps between two checkpoints (sds)."
     )

@@ -174,6 +174,18 @@ class RadianceField(nn.Module):
         encoded = self.encode(points)
         return self.density_of(points, encoded), self.feature_network(encoded).sigmoid()
 
+    def with_normals(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return density (P, 1), colour (P, 3) and unit normals (P, 3) at points (P, 3).
+
+        Normals point to where the density falls fastest; gradients flow through them too.
+        """
+        is_training = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = points.detach().requires_grad_()
+            density, color = self(at)
+            (slope,) = torch.autograd.grad(density.sum(), at, create_graph=is_training)
+        return density, color, -F.normalize(slope, dim=1)
+
 
 class Background(nn.Module):
     """What rays see behind the object: a small network of their direction."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dream_cad.models.mvdream.sds_field import RadianceField
+from dream_cad.models.mvdream.sds_shading import Light, orientation_penalty
 
 _TINY = 1e-10
 
@@ -22,6 +23,7 @@ class Rendered:
         depth: (R,) summed, not divided by the opacity.
         color: (R, 3) over the background.
         z_variance: (R,) of the samples' distances.
+        orientation: mean of the orientation penalty over rays; 0 without light.
     """
 
     weights: Tensor
@@ -29,6 +31,7 @@ class Rendered:
     depth: Tensor
     color: Tensor
     z_variance: Tensor
+    orientation: Tensor | float = 0.0
 
 
 def composite(edges: Tensor, density: Tensor, color: Tensor, background: Tensor) -> Rendered:
@@ -68,6 +71,8 @@ def render_rays(
     samples: int,
     occupied: Tensor | None = None,
     jitter: torch.Generator | None = None,
+    light: Light | None = None,
+    has_normals: bool = False,
 ) -> Rendered:
     """Render rays (R, 3) with ``samples`` even steps through the box each.
 
@@ -79,6 +84,8 @@ def render_rays(
         samples: S.
         occupied: (G, G, G) bool over the box; samples elsewhere count as empty.
         jitter: moves the samples of each ray by one random part of a step.
+        light: on the colours; its views have the same number of rays each.
+        has_normals: work out normals and their penalty; a light needs them anyway.
     """
     near, far = box_span(origins, directions, field.config.radius)
     steps = torch.arange(samples + 1, device=origins.device) / samples
@@ -95,11 +102,23 @@ def render_rays(
     if occupied is not None:
         inside = inside & _is_occupied(occupied, flat, field.config.radius)
     index = inside.nonzero()[:, 0]
-    density, color = field(flat[index])
+    if light is None and not has_normals:
+        density, color = field(flat[index])
+        normals = None
+    else:
+        density, color, normals = field.with_normals(flat[index])
+    if light is not None and normals is not None:
+        view = index // (len(flat) // len(light.position))
+        color = light.shade(color, normals, flat[index], view)
     all_density = flat.new_zeros(len(flat)).index_put((index,), density[:, 0])
     all_color = torch.zeros_like(flat).index_put((index,), color)
     shape = (len(origins), samples)
-    return composite(edges, all_density.view(shape), all_color.view(*shape, 3), background)
+    seen = composite(edges, all_density.view(shape), all_color.view(*shape, 3), background)
+    if normals is None:
+        return seen
+    all_normals = torch.zeros_like(flat).index_put((index,), normals).view(*shape, 3)
+    penalty = orientation_penalty(seen.weights, all_normals, directions)
+    return replace(seen, orientation=penalty)
 
 
 def _is_occupied(occupied: Tensor, points: Tensor, radius: float) -> Tensor:

@@ -22,9 +22,11 @@ from dream_cad.models.mvdream.sds_cameras import (
     Cameras,
     camera_rays,
     draw_cameras,
+    scheduled,
 )
 from dream_cad.models.mvdream.sds_field import Background, FieldConfig, RadianceField
 from dream_cad.models.mvdream.sds_render import render_rays
+from dream_cad.models.mvdream.sds_shading import Light, ShadingConfig, draw_light
 
 _DAMAGED = (
     RuntimeError,
@@ -53,6 +55,7 @@ class TrainingConfig:
         seed: of cameras, backgrounds and the field's start.
         geometry: sizes of the field.
         cameras: where they are drawn from.
+        shading: the published variant with light and normals; None is the one without.
     """
 
     steps: int = 10_000
@@ -66,6 +69,7 @@ class TrainingConfig:
     seed: int = 0
     geometry: FieldConfig = field(default_factory=FieldConfig)
     cameras: CameraRanges = field(default_factory=CameraRanges)
+    shading: ShadingConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class RenderedViews:
         background: (B, S, S, 3).
         cameras: where they were taken from.
         step: number of the step, from 0.
+        orientation: penalty of normals that look away; 0 without shading.
     """
 
     color: Tensor
@@ -85,6 +90,7 @@ class RenderedViews:
     background: Tensor
     cameras: Cameras
     step: int
+    orientation: Tensor | float = 0.0
 
 
 ViewLoss = Callable[[RenderedViews, torch.Generator], Tensor]
@@ -129,8 +135,11 @@ class FieldTrainer:
         """
         if self.step % self.config.occupancy_every == 0:
             self._refresh_occupancy()
-        views = self.render(self._draw_cameras())
+        views = self._render_to_learn(self._draw_cameras())
         loss = loss_of(views, self.generator)
+        if self.config.shading is not None:
+            weight = scheduled(self.config.shading.orientation, self.step)
+            loss = loss + weight * views.orientation
         if not torch.isfinite(loss):
             raise GenerationError(
                 f"The loss became NaN or infinite at step {self.step + 1}.",
@@ -142,8 +151,22 @@ class FieldTrainer:
         self.step += 1
         return float(loss.detach())
 
-    def render(self, cameras: Cameras) -> RenderedViews:
-        """Render the field from cameras, at the size that the present step has."""
+    def _render_to_learn(self, cameras: Cameras) -> RenderedViews:
+        shading, light = self.config.shading, None
+        if shading is not None and self.step >= self.config.milestone:
+            light = draw_light(shading, cameras.c2w[:, :3, 3], self.generator)
+        return self.render(cameras, light, has_normals=shading is not None)
+
+    def render(
+        self, cameras: Cameras, light: Light | None = None, *, has_normals: bool = False
+    ) -> RenderedViews:
+        """Render the field from cameras, at the size that the present step has.
+
+        Args:
+            cameras: B of them.
+            light: one for each camera; None shows the field's colours.
+            has_normals: work out the orientation penalty too.
+        """
         config = self.config
         size = config.sizes[self.step >= config.milestone]
         origins, directions = camera_rays(cameras, size)
@@ -159,6 +182,8 @@ class FieldTrainer:
             config.samples,
             self.occupancy > 0.01,
             self.generator,
+            light,
+            has_normals=has_normals,
         )
         return RenderedViews(
             seen.color.view(shape),
@@ -166,6 +191,7 @@ class FieldTrainer:
             background.view(shape),
             cameras,
             self.step,
+            seen.orientation,
         )
 
     def _draw_cameras(self) -> Cameras:
