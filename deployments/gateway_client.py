@@ -114,6 +114,11 @@ class GatewayClient(RouterClient):
         keys: list[ApiKey] = await self._call("keys")
         return keys
 
+    async def link_secret(self, owner: str) -> str | None:
+        """Return what links to an owner's results are signed with."""
+        secret: str | None = await self._call("link_secret", owner)
+        return secret
+
     async def licenses(self) -> list[AcceptedLicense]:
         """Return accepted licences."""
         found: list[AcceptedLicense] = await self._call("licenses")

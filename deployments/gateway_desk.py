@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -203,6 +205,14 @@ class GatewayDesk:
         """Return all keys without their secrets."""
         keys: list[ApiKey] = await self._database(self._queue.keys.list_keys)
         return [replace(key, webhook_secret="") for key in keys]
+
+    async def link_secret(self, owner: str) -> str | None:
+        """Return what links to an owner's results are signed with; None without a valid key."""
+        key: ApiKey | None = await self._database(self._queue.keys.get, owner) if owner else None
+        if key is None or key.revoked_at is not None or not key.webhook_secret:
+            return None
+        # Not the secret itself: that one signs webhooks, and stays here.
+        return hmac.new(key.webhook_secret.encode(), b"links", hashlib.sha256).hexdigest()
 
     async def licenses(self) -> list[AcceptedLicense]:
         """Return the licences that were accepted."""

@@ -1,7 +1,8 @@
 """Links to results that need no key: signed for the job, the file and a time.
 
-Clients of wire format P2 load ``model_urls`` without their key. The signature is made with the
-webhook secret of the key that owns the job, so that a revoked key's links end with it.
+Clients of wire format P2 load ``model_urls`` without their key. The signature is made with a
+secret of the key that owns the job (``GatewayDesk.link_secret``), so that a revoked key's links
+end with it.
 """
 
 from __future__ import annotations

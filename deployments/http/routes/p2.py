@@ -209,19 +209,10 @@ async def _messages(app: Services, job_id: str, links: Callable[[str], str]) -> 
 async def _links(app: Services, request: Request, view: JobView) -> Callable[[str], str]:
     """Return what gives the URL of a task's file; signed, where there are keys."""
     base = f"{request.base_url}openapi/files/{view.job.id}"
-    secret = await _secret(app, view.job.owner)
+    secret = await app.router.link_secret(view.job.owner)
     if secret is None:
         return lambda name: f"{base}/{name}"
     return lambda name: f"{base}/{name}?{sign(secret, view.job.id, name)}"
-
-
-async def _secret(app: Services, owner: str) -> str | None:
-    if owner == "":
-        return None
-    for key in await app.router.keys():
-        if key.id == owner and key.revoked_at is None:
-            return key.webhook_secret
-    return None
 
 
 async def _visible(
@@ -236,7 +227,7 @@ async def _visible(
     except JobNotFoundError:
         secret = None
     else:
-        secret = await _secret(app, view.job.owner)
+        secret = await app.router.link_secret(view.job.owner)
     if secret is None or not is_signed(secret, task_id, name, expires, signature):
         raise AuthenticationError("The link is not valid, or its time is up.", hint="Ask anew.")
     return view

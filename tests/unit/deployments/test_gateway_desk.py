@@ -45,6 +45,9 @@ class Desk(GatewayDesk):
     def _wake_all(self) -> None:
         self.woken += 1
 
+    async def _until_begun(self, jobs: list[GenerationJob]) -> None:
+        assert self.woken
+
     def _require_license(self, job: GenerationJob) -> None:
         return
 
@@ -112,6 +115,16 @@ async def test_following_replays_then_waits_for_the_end(desk: Desk) -> None:
     resumed = [event.event_id async for event in desk.follow("j", seen[0].event_id)]
     assert resumed == [seen[1].event_id, rest[0].event_id]
     assert [event async for event in desk.follow("j", rest[0].event_id)] == []
+
+
+async def test_links_are_signed_with_a_secret_of_their_own(desk: Desk) -> None:
+    key, other = (desk._queue.keys.create_key(name)[0] for name in "ab")
+    secret = await desk.link_secret(key.id)
+    assert secret not in (None, key.webhook_secret, await desk.link_secret(other.id))
+    assert secret == await desk.link_secret(key.id)
+    desk._queue.keys.revoke(key.id)
+    for unknown in (key.id, "", "nobody"):
+        assert await desk.link_secret(unknown) is None
 
 
 async def test_keys_leave_without_their_secrets(desk: Desk) -> None:

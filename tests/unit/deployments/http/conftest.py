@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -151,7 +151,11 @@ class QueueRouter:
         return self.queue.keys.any_key()
 
     async def keys(self) -> list[ApiKey]:
-        return self.queue.keys.list_keys()
+        return [replace(key, webhook_secret="") for key in self.queue.keys.list_keys()]
+
+    async def link_secret(self, owner: str) -> str | None:
+        key = self.queue.keys.get(owner) if owner else None
+        return None if key is None or key.revoked_at is not None else key.webhook_secret
 
     async def licenses(self) -> list[AcceptedLicense]:
         return self.queue.licenses.list()
