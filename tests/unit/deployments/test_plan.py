@@ -121,7 +121,8 @@ def test_no_reader_no_text_stage() -> None:
 def test_options_go_to_the_stage_that_reads_them() -> None:
     register("mine", 0.0, through_image=True)
     (plan, *_) = plan_models(AppArgs(models=[ModelArgs(name="mine")]), uniform(0.0))
-    assert plan.finish_options == {"min_component"}  # target_faces is the model's own
+    own = {"min_component", "profile", "profile_size", "profile_name"}
+    assert plan.finish_options == own  # target_faces is the model's own
     options = {"seed": 3, "guidance_scale": 2.0, "target_faces": 100, "min_component": 0.1}
     split = split_options(options, plan.finish_options, plan.text_options)
     assert split.text == {"seed": 3, "guidance_scale": 2.0}
