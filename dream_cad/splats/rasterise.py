@@ -99,12 +99,15 @@ def blend_pixels(
 def _blend(
     cloud: GaussianCloud, seen: ProjectedSplats, pixels: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    offset = seen.mean - pixels[:, None]
-    power = -0.5 * np.einsum("pgi,gij,pgj->pg", offset, np.linalg.inv(seen.covariance), offset)
+    x, y = (seen.mean[:, axis] - pixels[:, axis, None] for axis in (0, 1))
+    conic = np.linalg.inv(seen.covariance)
+    power = -0.5 * (conic[:, 0, 0] * x * x + conic[:, 1, 1] * y * y) - conic[:, 0, 1] * x * y
     alpha = np.minimum(MAX_ALPHA, seen.opacity * np.exp(np.minimum(power, 0)))
-    at = pixels[:, None]
-    inside = ((at >= seen.low) & (at < seen.high)).all(axis=2)
-    alpha[~inside | (power > 0) | (alpha < MIN_ALPHA)] = 0
+    outside = np.zeros(alpha.shape, bool)
+    for axis in (0, 1):
+        at = pixels[:, axis, None]
+        outside |= (at < seen.low[:, axis]) | (at >= seen.high[:, axis])
+    alpha[outside | (power > 0) | (alpha < MIN_ALPHA)] = 0
     left = np.cumprod(1 - alpha, axis=1)
     # the Gaussian that would cross the limit is not drawn any more, nor those behind it
     alpha[left < MIN_TRANSMITTANCE] = 0
