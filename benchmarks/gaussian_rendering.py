@@ -4,8 +4,8 @@
 results/gaussian_rendering.json. The reference (``rasterise``: every Gaussian at every pixel) is
 timed on whole rows of pixels, spread evenly over the picture, and extrapolated to all rows: its
 work is the same for each pixel. PSNR is over the same rows. The ratio is of CPU seconds (all
-threads of the process), which depend less on what else runs; wall seconds stand beside them. Two clouds: splats of
-TRELLIS's size on a surface, and of mixed size in a cube.
+threads of the process), which depend less on what else runs; wall seconds stand beside them. Two
+clouds: splats of TRELLIS's size on a surface, and of mixed size in a cube.
 """
 
 from __future__ import annotations
