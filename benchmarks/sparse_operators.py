@@ -1,8 +1,9 @@
 """Sparse convolution and windowed attention against their dense masked equivalents.
 
 ``python -m benchmarks.sparse_operators [--runs 3] [--threads 2]`` writes
-results/sparse_operators.json. Voxels are a shell in a grid of 64^3, as TRELLIS's are; channels are those of the structured latent's
-convolutions (128) and of its decoders (12 heads of 64). The dense twins:
+results/sparse_operators.json. Voxels are a shell in a grid of 64^3, as TRELLIS's are; channels
+are those of the structured latent's convolutions (128) and of its decoders (12 heads of 64). The
+dense twins:
 
 * convolution: ``conv3d`` over the whole grid, read at the occupied voxels;
 * windowed attention: every window of 8^3 cells whole, empty cells masked out. (One N x N masked
