@@ -65,7 +65,7 @@ class BakeEffort:
 
 
 PUBLISHED_EFFORT = BakeEffort()
-QUICK_EFFORT = BakeEffort(views=40, view_size=512, steps=400, hidden_views=60, hidden_size=384)
+QUICK_EFFORT = BakeEffort(views=24, view_size=512, steps=400, hidden_views=60, hidden_size=384)
 """For CPUs: the texture has as many texels, fewer pixels are averaged for each."""
 
 
