@@ -67,7 +67,7 @@ _GAUSSIANS: Args = {
 }
 _DECODERS: dict[str, tuple[str, str, Args]] = {
     "sparse_structure_decoder": (
-        "ss_dec",
+        "ss_dec_conv3d_16l8_fp16",
         "SparseStructureDecoder",
         {
             "out_channels": 1,
@@ -79,24 +79,28 @@ _DECODERS: dict[str, tuple[str, str, Args]] = {
         },
     ),
     "slat_decoder_gs": (
-        "slat_dec_gs",
+        "slat_dec_gs_swin8_B_64l8gs32_fp16",
         "SLatGaussianDecoder",
         _DECODER | {"representation_config": _GAUSSIANS},
     ),
     "slat_decoder_rf": (
-        "slat_dec_rf",
+        "slat_dec_rf_swin8_B_64l8r16_fp16",
         "SLatRadianceFieldDecoder",
         _DECODER | {"representation_config": {"rank": 4, "dim": 4}},
     ),
     "slat_decoder_mesh": (
-        "slat_dec_mesh",
+        "slat_dec_mesh_swin8_B_64l8m256c_fp16",
         "SLatMeshDecoder",
         _DECODER | {"model_channels": 256, "representation_config": {"use_color": True}},
     ),
 }
 _FLOWS: dict[str, tuple[str, str, Args]] = {
-    "sparse_structure_flow_model": ("ss_flow", "SparseStructureFlowModel", _STRUCTURE_FLOW),
-    "slat_flow_model": ("slat_flow", "SLatFlowModel", _LATENT_FLOW),
+    "sparse_structure_flow_model": (
+        "ss_flow_img_dit_L_16l8_fp16",
+        "SparseStructureFlowModel",
+        _STRUCTURE_FLOW,
+    ),
+    "slat_flow_model": ("slat_flow_img_dit_L_64l8p2_fp16", "SLatFlowModel", _LATENT_FLOW),
 }
 _DINOV2 = ImageEncoderConfig(img_size=42, embed_dim=_WIDTH, depth=1, num_heads=3)
 
@@ -127,9 +131,11 @@ def write_checkpoint(folder: Path) -> Path:
 def write_text_checkpoint(folder: Path, image_folder: str = "TRELLIS-image-large") -> Path:
     """Write a text variant, whose decoders lie beside it in ``image_folder``, and its CLIP."""
     torch.manual_seed(1)
-    for stem, name, args in _FLOWS.values():
-        _write_network(folder, stem, name, args)
-    models = {role: f"ckpts/{row[0]}" for role, row in _FLOWS.items()}
+    models: dict[str, str] = {}
+    for role, (stem, name, args) in _FLOWS.items():
+        own = stem.replace("img_dit_L", "txt_dit_B")
+        _write_network(folder, own, name, args)
+        models[role] = f"ckpts/{own}"
     models |= {role: f"someone/{image_folder}/ckpts/{row[0]}" for role, row in _DECODERS.items()}
     _write_pipeline(folder, "TrellisTextTo3DPipeline", models, text_cond_model="openai/clip-tiny")
     tokens = folder / "clip-tiny"

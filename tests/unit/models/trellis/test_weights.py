@@ -23,7 +23,16 @@ from dream_cad.models.trellis.weights import (
     load_networks,
     receipt_file,
 )
+from dream_cad.models.weights import PUBLISHED
+from tests.conftest import SetSettings
+from tests.reference.cases import reference_folder
 from tests.tiny_trellis import hub_state
+from tests.tiny_triposr import picture
+
+STRUCTURE_FLOW = "ckpts/ss_flow_img_dit_L_16l8_fp16"
+LATENT_FLOW = "ckpts/slat_flow_img_dit_L_64l8p2_fp16"
+STRUCTURE_DECODER = "ckpts/ss_dec_conv3d_16l8_fp16"
+FIELD_DECODER = "ckpts/slat_dec_rf_swin8_B_64l8r16_fp16"
 
 CPU = LoadTarget(torch.device("cpu"))
 Spoil = Callable[[Path], None]
@@ -38,7 +47,29 @@ def test_variants_are_told_apart(folder: Path, tmp_path: Path) -> None:
     assert not is_text_variant(folder)
     assert is_text_variant(folder.parent / "text")
     assert not is_text_variant(tmp_path)
-    assert receipt_file(folder) == folder / "ckpts" / "slat_flow.safetensors"
+    assert receipt_file(folder) == folder / f"{LATENT_FLOW}.safetensors"
+
+
+def test_the_published_files_are_found_by_their_names(
+    folder: Path, tmp_path: Path, set_settings: SetSettings
+) -> None:
+    shutil.copytree(folder, tmp_path / "trellis")
+    set_settings(model_path=tmp_path)
+    model = Trellis(checkpoint="published", device="cpu")
+    metadata = model.generate_from_image(picture(), seed=1).metadata
+    assert metadata["checkpoint"]["kind"] == "published"
+    assert metadata["checkpoint"]["source"].startswith("microsoft/TRELLIS-image-large@")
+
+
+def test_pinned_sizes_are_those_of_the_manifest() -> None:
+    listed = json.loads((reference_folder("trellis") / "checkpoint.json").read_text())["sources"]
+    sizes = {
+        row["filename"]: row["published_file_bytes"]
+        for row in listed
+        if row["repo_id"].endswith("image-large") and row["used_by_released_pipelines"]
+    }
+    pinned = {file.name: file.size for file in PUBLISHED["trellis"].files if file.size}
+    assert pinned == sizes
 
 
 def test_a_text_variant_shares_the_decoders_beside_it(folder: Path) -> None:
@@ -109,7 +140,7 @@ def test_a_folder_may_name_what_another_holds(copy: Path) -> None:
     data = json.loads((copy.parent / "text" / "pipeline.json").read_text())
     assert "someone/" in data["args"]["models"]["slat_decoder_mesh"]
     shutil.rmtree(copy)
-    with pytest.raises(CheckpointError, match=r"holds no ckpts/ss_dec\.json"):
+    with pytest.raises(CheckpointError, match=rf"holds no {STRUCTURE_DECODER}\.json"):
         load_networks(copy.parent / "text", target=CPU)
 
 
@@ -138,6 +169,9 @@ def rewrite(name: str, change: Callable[[dict[str, Any]], object]) -> Spoil:
     return spoil
 
 
+NO_MESH = {"name": "SLatMeshDecoder", "args": {}}
+
+
 def without_latent_flow(data: dict[str, Any]) -> None:
     del data["args"]["models"]["slat_flow_model"]
 
@@ -145,10 +179,10 @@ def without_latent_flow(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (truncate("ckpts/slat_flow.safetensors"), "slat_flow.safetensors is damaged"),
+        (truncate(f"{LATENT_FLOW}.safetensors"), "p2_fp16.safetensors is damaged"),
         (truncate("dinov2/model.safetensors"), "model.safetensors is damaged"),
         (truncate("pipeline.json"), "pipeline.json cannot be read as JSON"),
-        (truncate("ckpts/ss_dec.json"), "ss_dec.json cannot be read as JSON"),
+        (truncate(f"{STRUCTURE_DECODER}.json"), "16l8_fp16.json cannot be read as JSON"),
         (rewrite("pipeline.json", lambda d: [1]), "holds list"),
         (rewrite("pipeline.json", lambda d: d.update(name="Other")), "describes 'Other'"),
         (rewrite("pipeline.json", lambda d: d.update(args={})), "lacks or misstates"),
@@ -157,16 +191,19 @@ def without_latent_flow(data: dict[str, Any]) -> None:
             "names no slat_flow_model",
         ),
         (
-            rewrite("ckpts/ss_flow.json", lambda d: d.update(name="SLatFlow")),
+            rewrite(f"{STRUCTURE_FLOW}.json", lambda d: d.update(name="SLatFlow")),
             "describes 'SLatFlow'",
         ),
-        (rewrite("ckpts/ss_flow.json", lambda d: d.update(args={"wings": 2})), "no field wings"),
         (
-            rewrite("ckpts/ss_flow.json", lambda d: d["args"].update(num_blocks=2)),
+            rewrite(f"{STRUCTURE_FLOW}.json", lambda d: d.update(args={"wings": 2})),
+            "no field wings",
+        ),
+        (
+            rewrite(f"{STRUCTURE_FLOW}.json", lambda d: d["args"].update(num_blocks=2)),
             "missing",
         ),
         (
-            rewrite("ckpts/ss_dec.json", lambda d: d.update(name="SLatMeshDecoder", args={})),
+            rewrite(f"{STRUCTURE_DECODER}.json", lambda d: d.update(NO_MESH)),
             "describes a MeshDecoder; SparseStructureDecoder was expected",
         ),
     ],
@@ -181,15 +218,15 @@ def test_missing_files_are_told(copy: Path) -> None:
     (copy / "dinov2" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"dinov2/model\.safetensors or dinov2_vitl14"):
         load_networks(copy, target=CPU)
-    (copy / "ckpts" / "slat_dec_rf.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"holds no ckpts/slat_dec_rf\.safetensors"):
+    (copy / f"{FIELD_DECODER}.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=rf"holds no {FIELD_DECODER}\.safetensors"):
         load_networks(copy, target=CPU)
     with pytest.raises(CheckpointError, match=r"pipeline\.json"):
         load_networks(copy.parent, target=CPU)
 
 
 def test_elastic_names_are_the_same_networks(folder: Path, tmp_path: Path) -> None:
-    data = json.loads((folder / "ckpts" / "slat_flow.json").read_text())
+    data = json.loads((folder / f"{LATENT_FLOW}.json").read_text())
     path = tmp_path / "flow.json"
     path.write_text(json.dumps(data | {"name": "ElasticSLatFlowModel"}))
     assert type(build_network(path)).__name__ == "StructuredLatentFlow"
