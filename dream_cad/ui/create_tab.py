@@ -13,23 +13,19 @@ import gradio as gr
 from dream_cad.client import AsyncClient, Job, Model, Models
 from dream_cad.exceptions import DreamCadError, InvalidConfigError
 from dream_cad.ui.cards import cards_html, suggest
-from dream_cad.ui.desk import Desk, file_url
-from dream_cad.ui.findings import measured_html
+from dream_cad.ui.desk import Desk
 from dream_cad.ui.options_panel import panel_html
 from dream_cad.ui.presets import preset, values_for
 from dream_cad.ui.progress import error_html, job_html, note_html
-from dream_cad.ui.result import download_html, downloads_html, empty_stage_html, stage_html
+from dream_cad.ui.result_view import QUIET, ResultView
 from dream_cad.ui.schema_form import fields_of, read_answers
 
 WORDS, PICTURE = "Words", "A picture"
 _PRIORITIES = [("Low", "low"), ("Normal", "normal"), ("High", "high"), ("Urgent", "urgent")]
-_CHOOSE_JS = "element.addEventListener('change', () => trigger('select', dreamcad.choice()));"
-_DOWNLOAD_JS = """element.addEventListener('click', event => {
-  const button = event.target.closest('[data-format]');
-  if (button) trigger('select', {format: button.dataset.format});
+_CHOOSE_JS = """element.addEventListener('change', event => {
+  if (event.target.matches('[data-choice]')) trigger('select', dreamcad.choice());
 });"""
 _SEEDS = 2**32
-_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class CreateTab:
 
     def __init__(self, desk: Desk, blocks: Any) -> None:
         self._desk = desk
-        self.job_id = gr.State("")
+        self._job_id = gr.State("")
         with gr.Row(elem_classes="dc-columns"):
             with gr.Column(scale=4, min_width=320):
                 self._build_form()
@@ -97,31 +93,18 @@ class CreateTab:
             js_on_load=None,
             elem_id="dc-progress",
         )
-        self._stage = gr.HTML(empty_stage_html(), js_on_load=None, elem_id="dc-stage")
-        self._downloads = gr.HTML("", js_on_load=_DOWNLOAD_JS, elem_id="dc-downloads")
-        self._file = gr.HTML("", js_on_load=None)
-        with gr.Row(visible=False, elem_classes="dc-actions") as self._after:
+        self._view = ResultView(self._desk, "dc")
+        with self._view.buttons:
             self._again = gr.Button("Again with another seed", elem_id="dc-again")
-            self._measure = gr.Button("Check the mesh", elem_id="dc-measure")
-        self._findings = gr.HTML("", js_on_load=None, elem_id="dc-findings")
 
     def _connect(self, blocks: Any) -> None:
-        blocks.load(self.load, None, [self._cards, self._panel], **_QUIET)
+        blocks.load(self.load, None, [self._cards, self._panel], **QUIET)
         shown = [self._prompt, self._image, self._cards, self._panel]
-        self._kind.change(self.switch, self._kind, shown, **_QUIET)
+        self._kind.change(self.switch, self._kind, shown, **QUIET)
         for part in (self._cards, self._panel):
-            part.select(self.choose, self._kind, self._panel, **_QUIET)
+            part.select(self.choose, self._kind, self._panel, **QUIET)
         inputs = [self._kind, self._prompt, self._image, self._priority, self._form]
-        outputs = [
-            self.job_id,
-            self._progress,
-            self._stage,
-            self._downloads,
-            self._findings,
-            self._after,
-            self._run,
-            self._cancel,
-        ]
+        outputs = [self._job_id, self._progress, self._run, self._cancel, *self._view.parts]
         form = "(kind, prompt, image, priority) => [kind, prompt, image, priority, {}]"
         for button, how in ((self._run, "dreamcad.form()"), (self._again, "dreamcad.form(true)")):
             button.click(
@@ -131,11 +114,9 @@ class CreateTab:
                 js=form.format(how),
                 concurrency_limit=None,
                 trigger_mode="once",
-                **_QUIET,
+                **QUIET,
             )
-        self._cancel.click(self.cancel, self.job_id, self._cancel, **_QUIET)
-        self._downloads.select(self.download, self.job_id, self._file, **_QUIET)
-        self._measure.click(self.measure, self.job_id, self._findings, **_QUIET)
+        self._cancel.click(self.cancel, self._job_id, self._cancel, **QUIET)
 
     async def load(self, request: gr.Request) -> tuple[str, str]:
         """Return the model cards and the options of the one that fits best."""
@@ -168,8 +149,12 @@ class CreateTab:
             model = _find(listed.models, str(event._data.get("model") or listed.default_model))
         except DreamCadError as error:
             return error_html(error)
-        wanted = str(event._data.get("preset") or "")
-        return panel_html(fields_of(model.options_schema), wanted, for_image=kind == PICTURE)
+        return panel_html(
+            fields_of(model.options_schema),
+            str(event._data.get("preset") or ""),
+            for_image=kind == PICTURE,
+            is_open=bool(event._data.get("open")),
+        )
 
     async def run(
         self,
@@ -181,33 +166,22 @@ class CreateTab:
         request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Queue a job and follow it; yields what the page shows at every change."""
-        skip, working = gr.skip(), (gr.update(interactive=False), gr.update(interactive=True))
-        idle = (gr.update(interactive=True), gr.update(interactive=False))
-        hidden = gr.update(visible=False)
-        yield "", note_html("Sending …"), skip, "", "", hidden, working[0], skip
+        skip, same = gr.skip(), self._view.unchanged()
+        working = gr.update(interactive=False), gr.update(interactive=True)
+        idle = gr.update(interactive=True), gr.update(interactive=False)
+        yield "", note_html("Sending …"), working[0], skip, *same
         try:
             async with self._desk.client(request) as client:
-                listed = await client.models()
-                wish = read_wish(kind, prompt, image, priority, form, listed)
+                wish = read_wish(kind, prompt, image, priority, form, await client.models())
                 job = await _submit(client, wish)
-                yield job.id, job_html(job), empty_stage_html(), skip, skip, skip, *working
+                yield job.id, job_html(job), *working, *self._view.cleared()
                 async for event in client.events(job.id):
                     job = event.job
-                    yield skip, job_html(job), skip, skip, skip, skip, skip, skip
-            if job.status != "completed":
-                yield skip, skip, skip, skip, skip, skip, *idle
-                return
-            stage, downloads = await self.show(job, _find(listed.models, job.model), request)
-            yield skip, skip, stage, downloads, skip, gr.update(visible=True), *idle
+                    yield skip, job_html(job), skip, skip, *same
+            shown = await self._view.shown(job, request) if job.status == "completed" else same
+            yield skip, skip, *idle, *shown
         except DreamCadError as error:
-            yield skip, error_html(error), skip, skip, skip, skip, *idle
-
-    async def show(self, job: Job, model: Model, request: gr.Request) -> tuple[str, str]:
-        """Return the viewer of a completed job and its downloads."""
-        path = await self._desk.result(request, job, "glb")
-        async with self._desk.client(request) as client:
-            receipt = await client.receipt(job.id)
-        return stage_html(file_url(path), job, receipt), downloads_html(model.formats)
+            yield skip, error_html(error), *idle, *same
 
     async def cancel(self, job_id: str, request: gr.Request) -> Any:
         """Cancel the job; the page hears of the end from the job's own events."""
@@ -218,25 +192,6 @@ class CreateTab:
             except DreamCadError as error:
                 gr.Info(error.message)
         return gr.update(interactive=False)
-
-    async def download(self, job_id: str, event: gr.EventData, request: gr.Request) -> str:
-        """Return a link that the page follows at once."""
-        try:
-            async with self._desk.client(request) as client:
-                job = await client.get(job_id)
-            path = await self._desk.result(request, job, str(event._data.get("format")))
-        except DreamCadError as error:
-            return error_html(error)
-        return download_html(file_url(path), path.name)
-
-    async def measure(self, job_id: str, request: gr.Request) -> str:
-        """Return the quality report of the shown mesh."""
-        try:
-            async with self._desk.client(request) as client:
-                job = await client.get(job_id)
-            return await measured_html(await self._desk.result(request, job, "glb"))
-        except DreamCadError as error:
-            return error_html(error)
 
 
 def read_wish(

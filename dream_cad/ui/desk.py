@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from dream_cad.ui.shelf import Shelf
 
 KeyOf = Callable[[Any], str | None]
 """Returns the API key that comes with a browser's request (a ``gradio.Request``)."""
+
+PACKAGE = "zip"
+"""Stands among the formats for the files that a profile makes (docs/profiles.md)."""
 
 _PATIENCE_S = 5.0
 """Somebody waits in front of the page: an error soon is better than an answer late."""
@@ -57,10 +61,13 @@ class Desk:
         )
 
     async def result(self, request: Any, job: Job, format: str) -> Path:
-        """Return a local file with a completed job's mesh in a format."""
+        """Return a local file with a completed job's mesh in a format, or its profile's zip."""
 
         async def fetch(path: Path) -> Path:
             async with self.client(request) as client:
+                if format == PACKAGE:  # what a job with a profile answers unless asked otherwise
+                    await asyncio.to_thread(path.write_bytes, await client.read_result(job.id))
+                    return path
                 return await client.fetch_result(job.id, path, format)
 
         name = f"{file_stem(job)}.{format}"

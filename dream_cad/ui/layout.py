@@ -6,9 +6,15 @@ from typing import Any
 
 import gradio as gr
 
+from dream_cad.settings import get_settings
+from dream_cad.ui.batch_tab import BatchTab
+from dream_cad.ui.cluster_tab import ClusterTab
+from dream_cad.ui.compare_tab import CompareTab
 from dream_cad.ui.create_tab import CreateTab
 from dream_cad.ui.desk import Desk
+from dream_cad.ui.history_tab import HistoryTab
 from dream_cad.ui.page import TITLE, page_arguments
+from dream_cad.ui.votes import VOTES_FILE
 
 _HEADER = (
     '<header class="dc-header"><h1>dream_cad</h1><p>Words and pictures become 3D meshes.</p>'
@@ -49,6 +55,21 @@ def build_interface(desk: Desk) -> DreamCadBlocks:
     blocks = DreamCadBlocks(str(desk.shelf.folder))
     with blocks:
         gr.HTML(_HEADER, js_on_load=None)
-        with gr.Tabs(elem_id="dc-tabs"), gr.Tab("Create", id="create"):
+        with gr.Tabs(elem_id="dc-tabs"):
+            create, compare, batch, history, cluster = _tabs()
+        with create:
             CreateTab(desk, blocks)
+        with compare:
+            CompareTab(desk, compare, get_settings().output_dir / VOTES_FILE)
+        with batch:
+            BatchTab(desk)
+        with history:
+            HistoryTab(desk, history)
+        with cluster:
+            ClusterTab(desk, cluster, [create, compare, batch, history])
     return blocks
+
+
+def _tabs() -> list[Any]:
+    names = ("Create", "Compare", "Batch", "History", "Cluster")
+    return [gr.Tab(name, id=name.lower()) for name in names]

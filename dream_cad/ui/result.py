@@ -15,6 +15,7 @@ _FORMATS = {
     "stl": "for 3D printing",
     "3mf": "for 3D printing, with colours",
     "usdz": "for Apple devices",
+    "zip": "everything that the profile makes",
 }
 
 
@@ -39,13 +40,21 @@ def stage_html(url: str, job: Job, receipt: Mapping[str, Any]) -> str:
     )
 
 
+def blind_stage_html(url: str, side: str) -> str:
+    """Return the stage of a mesh without a word on what made it."""
+    return (
+        f'<figure class="dc-figure"><div class="dc-stage" data-glb="{escape(url)}" '
+        f'data-title="the {escape(side)} mesh"></div></figure>'
+    )
+
+
 def caption(job: Job, receipt: Mapping[str, Any]) -> str:
     """Return what a mesh is, who made it and with which seed."""
     made: Mapping[str, Any] = receipt.get("metadata") or {}
     parts = [job.prompt or "from a picture", job.model]
-    checkpoint = made.get("checkpoint") or receipt.get("checkpoint")
-    if checkpoint:
-        parts.append(f"checkpoint {checkpoint}")
+    checkpoint = made.get("checkpoint")
+    if kind := checkpoint.get("kind") if isinstance(checkpoint, Mapping) else checkpoint:
+        parts.append(f"checkpoint {kind}")
     if (seed := made.get("seed")) is not None:
         parts.append(f"seed {seed}")
     return " · ".join(str(part) for part in parts if part)

@@ -110,7 +110,7 @@ def _row(field: Field, value: Any) -> str:
 def _hint(field: Field) -> str:
     limits = ""
     if field.least is not None and field.most is not None:
-        limits = f" {field.least:g} to {field.most:g}."
+        limits = f" {field.least:,.10g} to {field.most:,.10g}."
     return f"{field.description}{limits}".strip()
 
 
@@ -128,7 +128,7 @@ def _control(field: Field, value: Any, identifier: str) -> str:
             return f'<textarea {common} rows="2" placeholder="none">{shown}</textarea>'
         return f'<input {common} type="text" value="{shown}" placeholder="{placeholder}">'
     limits = "".join(
-        f' {name}="{limit:g}"'
+        f' {name}="{limit:.10g}"'
         for name, limit in (("min", field.least), ("max", field.most))
         if limit is not None
     )

@@ -4,7 +4,8 @@ window.dreamcad = (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const picked = name => document.querySelector(`input[name="dc-${name}"]:checked`)?.value ?? "";
 
-  const choice = () => ({model: picked("model"), preset: picked("preset")});
+  const choice = () => ({model: picked("model"), preset: picked("preset"),
+    open: Boolean(document.querySelector(".dc-options")?.open)});
 
   function form(newSeed = false) {
     const inputs = all("[data-option]");

@@ -83,7 +83,7 @@ def test_a_failure_is_an_alert_with_what_to_do() -> None:
 
 def test_a_result_names_its_checkpoint_and_seed() -> None:
     job = Job(id="0123456789", status="completed", prompt='a "red" chair', model="triposr")
-    receipt = {"metadata": {"checkpoint": "nano", "seed": 7}}
+    receipt = {"metadata": {"checkpoint": {"kind": "nano"}, "seed": 7}}
     assert caption(job, receipt) == 'a "red" chair · triposr · checkpoint nano · seed 7'
     assert 'data-title="a &quot;red&quot; chair"' in stage_html("x.glb", job, receipt)
     assert file_stem(job) == "a-red-chair-456789"
