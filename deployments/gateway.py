@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -71,6 +72,7 @@ class Gateway:
             intake=intake,
             auth=auth,
             fetcher=ImageFetcher(args.fetch),
+            data_folder=None if "://" in artifacts_root else Path(artifacts_root).parent,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

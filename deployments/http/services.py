@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from deployments.args import AppArgs
 from deployments.gateway_client import GatewayClient
@@ -44,6 +45,7 @@ class Services:
     intake: Intake
     auth: Authenticator
     fetcher: ImageFetcher
+    data_folder: Path | None = None  # beside the results, where those are on a disk
     detached: Detached = field(default_factory=Detached)
 
     async def submit(

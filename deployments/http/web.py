@@ -91,6 +91,7 @@ class _Interface:
             _IN_PROCESS,
             transport=InProcessTransport(self._api),
             key_of=lambda page: page.cookies.get(COOKIE),
+            data_folder=self._services.data_folder,
         ).create_interface()
         outer = FastAPI(openapi_url=None)
         gradio.mount_gradio_app(

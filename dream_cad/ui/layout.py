@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from dream_cad.settings import get_settings
 from dream_cad.ui.batch_tab import BatchTab
 from dream_cad.ui.cluster_tab import ClusterTab
 from dream_cad.ui.compare_tab import CompareTab
@@ -14,7 +14,6 @@ from dream_cad.ui.create_tab import CreateTab
 from dream_cad.ui.desk import Desk
 from dream_cad.ui.history_tab import HistoryTab
 from dream_cad.ui.page import TITLE, page_arguments
-from dream_cad.ui.votes import VOTES_FILE
 
 _HEADER = (
     '<header class="dc-header"><h1>dream_cad</h1><p>Words and pictures become 3D meshes.</p>'
@@ -46,11 +45,12 @@ class DreamCadBlocks(gr.Blocks):  # type: ignore[misc]
         return super().launch(*args, **{**self.serving_arguments(), **kwargs})
 
 
-def build_interface(desk: Desk) -> DreamCadBlocks:
+def build_interface(desk: Desk, votes: Path) -> DreamCadBlocks:
     """Return the interface of a server.
 
     Args:
         desk: the door to it.
+        votes: file that blind votes are added to.
     """
     blocks = DreamCadBlocks(str(desk.shelf.folder))
     with blocks:
@@ -60,7 +60,7 @@ def build_interface(desk: Desk) -> DreamCadBlocks:
         with create:
             CreateTab(desk, blocks)
         with compare:
-            CompareTab(desk, compare, get_settings().output_dir / VOTES_FILE)
+            CompareTab(desk, compare, votes)
         with batch:
             BatchTab(desk)
         with history:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dream_cad.exceptions import InvalidConfigError
+from dream_cad.settings import get_settings
+from dream_cad.ui.votes import VOTES_FILE
 
 if TYPE_CHECKING:
     import httpx
@@ -20,6 +23,7 @@ class ModelSelectionUI:
         api_key: shown to the server; ``DREAM_CAD_API_KEY`` if None.
         transport: replaces the network; the gateway answers its own interface in process.
         key_of: returns the API key of a browser's request, where every visitor has their own.
+        data_folder: where votes are kept; ``DREAM_CAD_OUTPUT_DIR`` if None.
     """
 
     def __init__(
@@ -29,9 +33,11 @@ class ModelSelectionUI:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         key_of: KeyOf | None = None,
+        data_folder: Path | None = None,
     ) -> None:
         self._server, self._api_key = server, api_key
         self._transport, self._key_of = transport, key_of
+        self._data_folder = data_folder or get_settings().output_dir
 
     def create_interface(self) -> Any:
         """Return the interface, a ``gradio.Blocks``; ``launch()`` serves it.
@@ -51,4 +57,5 @@ class ModelSelectionUI:
         from dream_cad.ui.desk import Desk
         from dream_cad.ui.layout import build_interface
 
-        return build_interface(Desk(self._server, self._api_key, self._transport, self._key_of))
+        desk = Desk(self._server, self._api_key, self._transport, self._key_of)
+        return build_interface(desk, self._data_folder / VOTES_FILE)
