@@ -51,12 +51,12 @@ class CompareTab:
         with gr.Row(visible=False, elem_classes="dc-actions") as choices:
             buttons = [(gr.Button(text, elem_id=f"dc-vote-{c}"), c) for text, c in _CHOICES]
         verdict = gr.HTML("", js_on_load=None, elem_id="dc-verdict")
-        tab.select(self.list, None, [one, other], **QUIET)
+        tab.select(self.offer, None, [one, other], **QUIET)
         show.click(self.show, [one, other], [shown, left, right, choices, verdict], **QUIET)
         for button, choice in buttons:
             button.click(self._voter(choice), shown, [choices, verdict], **QUIET)
 
-    async def list(self, request: gr.Request) -> tuple[Any, Any]:
+    async def offer(self, request: gr.Request) -> tuple[Any, Any]:
         """Return the newest completed jobs as choices."""
         try:
             async with self._desk.client(request) as client:

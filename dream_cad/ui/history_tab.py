@@ -44,12 +44,12 @@ class HistoryTab:
                 self._job = gr.HTML(note_html("Open a job of the list."), js_on_load=None)
                 self._view = ResultView(desk, "dc-old")
         wanted = [search, status]
-        tab.select(self.list, wanted, self._list, **QUIET)
-        search.change(self.list, wanted, self._list, trigger_mode="always_last", **QUIET)
-        status.change(self.list, wanted, self._list, **QUIET)
+        tab.select(self.search, wanted, self._list, **QUIET)
+        search.change(self.search, wanted, self._list, trigger_mode="always_last", **QUIET)
+        status.change(self.search, wanted, self._list, **QUIET)
         self._list.select(self.open, None, [self._job, *self._view.parts], **QUIET)
 
-    async def list(self, search: str, status: str, request: gr.Request) -> str:
+    async def search(self, words: str, status: str, request: gr.Request) -> str:
         """Return the jobs whose prompt, model, tags or id hold all the words of a search."""
         try:
             async with self._desk.client(request) as client:
@@ -57,7 +57,7 @@ class HistoryTab:
                 jobs = await recent_jobs(client, _MOST, status=wanted)
         except DreamCadError as error:
             return error_html(error)
-        return jobs_html([job for job in jobs if matches(job, search)])
+        return jobs_html([job for job in jobs if matches(job, words)])
 
     async def open(self, event: gr.EventData, request: gr.Request) -> tuple[Any, ...]:
         """Return how a job stands, and its mesh."""

@@ -114,11 +114,11 @@ async def test_history_finds_jobs_and_opens_them(desk: Desk, stand: Stand) -> No
         history = HistoryTab(desk, own)
     red = await stand.submit(prompt="a red chair")
     await stand.submit(prompt="a blue <table>")
-    listed = await history.list("RED chair", "any", None)
+    listed = await history.search("RED chair", "any", None)
     assert red in listed
     assert "blue" not in listed
-    assert "a blue &lt;table&gt;" in await history.list("", "pending", None)
-    assert "No such job" in await history.list("", "failed", None)
+    assert "a blue &lt;table&gt;" in await history.search("", "pending", None)
+    assert "No such job" in await history.search("", "failed", None)
     waiting = await history.open(event(job=red), None)
     assert "Waiting in line" in waiting[0]
     stand.complete()
@@ -136,7 +136,7 @@ async def test_a_blind_vote_is_stored_and_then_told(
     ids = {await stand.submit(prompt="one"), await stand.submit(prompt="two", model="echo2")}
     stand.complete()
     stand.complete()
-    choices, _ = await compare.list(None)
+    choices, _ = await compare.offer(None)
     one, other = (job_id for _, job_id in choices["choices"])
     shown, left, right, _, _ = await compare.show(one, other, None)
     assert set(shown) == ids
