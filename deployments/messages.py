@@ -24,6 +24,10 @@ PACKAGE_FILE = "package.zip"
 """Names of the files in an upload's and a result's publication."""
 
 
+PREVIEW_NOTE = " (preview)"
+"""Ends the stage of a job at work that has a picture of how far it is."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """A sign of life: fraction in [0, 1] of the stage, and what it is doing."""

@@ -14,8 +14,9 @@ from deployments.messages import INPUT_FILE, Done, Event, ModelInfo, StageReques
 from deployments.metrics import ReplicaMetrics
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
 from deployments.steps import StepRunner
+from deployments.workfolder import checkpoint_option, job_folder, work_store
 from dream_cad.artifacts import ArtifactStore
-from dream_cad.exceptions import DreamCadError
+from dream_cad.exceptions import CheckpointError, DreamCadError
 from dream_cad.images.loading import load_image
 from dream_cad.log import configure_logging
 from dream_cad.models.base import GenerationResult, Model3D, ProgressCallback
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 class ModelReplica:
     """Holds one model in memory and runs one job at a time.
 
-    Nothing here is durable: a replica may die at any moment, and the router gives its job to
-    another.
+    A replica may die at any moment, and the router gives its job to another, which takes up the
+    checkpoint of models that keep one (see deployments.workfolder); nothing else is durable here.
 
     Args:
         name: the registered model.
@@ -53,6 +54,7 @@ class ModelReplica:
         self._modules = modules
         self._gpu_share = gpu_share
         self._artifacts = ArtifactStore(artifacts_root)
+        self._work = work_store(self._artifacts)
         self._steps = StepRunner()
         self._metrics = ReplicaMetrics(name)
         self._router_id = ""
@@ -124,7 +126,26 @@ class ModelReplica:
 
     def _generate(self, request: StageRequest, progress: ProgressCallback) -> GenerationResult:
         model = self._ready_model()
-        options = request.options
+        option = checkpoint_option(model)
+        if option is None:
+            return self._run(model, request, request.options, progress)
+        with job_folder(self._work, request) as folder:
+            options = {**request.options, option: str(folder.checkpoint)}
+            try:
+                return self._run(model, request, options, folder.watched(progress))
+            except CheckpointError as error:
+                if not folder.discard():
+                    raise
+                logger.warning("job %s begins anew: %s", request.job_id, error)
+            return self._run(model, request, options, folder.watched(progress))
+
+    def _run(
+        self,
+        model: Model3D,
+        request: StageRequest,
+        options: dict[str, Any],
+        progress: ProgressCallback,
+    ) -> GenerationResult:
         if request.picture is not None:
             return model.generate_from_image(request.picture.pixels, progress=progress, **options)
         if request.input_key is not None:

@@ -12,6 +12,7 @@ from deployments.joblog import job_fields
 from deployments.jobrun import JobRun
 from deployments.lane import Lane
 from deployments.metrics import RouterMetrics
+from deployments.workfolder import work_store
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError, JobNotFoundError, JobStateError, StorageError
 
@@ -84,8 +85,17 @@ class Sweeper:
             await asyncio.to_thread(self._artifacts.delete, job.artifact_uri)
             await self._database(queue.forget_result, job.id)
             logger.info("result expired", extra=job_fields(job))
+        await self._clean_work()
         await self._database(queue.prune, self._keep_records_s)
         return len(expired)
+
+    async def _clean_work(self) -> None:
+        """Delete the working folders of jobs that have ended, however they did."""
+        work = work_store(self._artifacts)
+        for job_id in await asyncio.to_thread(work.keys):
+            job = await self._database(self._database.queue.get_job, job_id)
+            if job is None or job.status.is_final:
+                await asyncio.to_thread(work.delete, job_id)
 
     async def _sweep(self) -> None:
         queue = self._database.queue

@@ -8,6 +8,7 @@ way a reader sees the whole publication or none, and a crash leaves only garbage
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import hashlib
 import json
@@ -139,6 +140,39 @@ class ArtifactStore:
         """Remove a publication; removing a missing one is harmless."""
         with _storage_errors(f"delete {key}"):
             self._delete_if_there(self._path(key))
+
+    def keys(self) -> list[str]:
+        """Return the keys under which anything is."""
+        with _storage_errors("list what is stored"):
+            found = self._fs.get_file_info(fs.FileSelector(self._base, allow_not_found=True))
+        names = [info.base_name for info in found if info.type == fs.FileType.Directory]
+        return sorted(name for name in names if _SAFE_NAME.fullmatch(name))
+
+    def newest(self, key: str, suffix: str) -> str | None:
+        """Return the name of the file under a key that was written last, of those with a suffix."""
+        with _storage_errors(f"list {key}"):
+            found = self._fs.get_file_info(fs.FileSelector(self._path(key), allow_not_found=True))
+        files = [
+            info
+            for info in found
+            if info.type == fs.FileType.File and info.base_name.endswith(suffix)
+        ]
+        newest = max(files, key=lambda info: (info.mtime_ns or 0, info.base_name), default=None)
+        return None if newest is None else str(newest.base_name)
+
+    def within(self, name: str) -> ArtifactStore:
+        """Return a store of its own in a folder of this one, which does not list it as a key.
+
+        Args:
+            name: begins with a dot.
+        """
+        inner = copy.copy(self)
+        inner._base = f"{self._base}/.{_checked(name.removeprefix('.'))}"
+        return inner
+
+    def local_folder(self, key: str) -> Path | None:
+        """Return the folder of a key; None on an object store."""
+        return Path(self._path(key)) if self._is_local else None
 
     def probe(self) -> None:
         """Write and remove a small file.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from deployments.http.schemas import PriorityName
-from deployments.messages import JobView
+from deployments.messages import PREVIEW_NOTE, JobView
 from dream_cad.queue import GenerationJob, JobStatus
 from dream_cad.queue.jobs import BatchView
 
@@ -234,9 +234,13 @@ def _links(job: GenerationJob) -> Links:
         events=f"{url}/events",
         webhooks=f"{url}/webhooks",
         result=f"{url}/result" if is_done else None,
-        preview=f"{url}/preview.png" if is_done else None,
+        preview=f"{url}/preview.png" if is_done or _shows_itself(job) else None,
         files=f"{url}/files" if is_done else None,
     )
+
+
+def _shows_itself(job: GenerationJob) -> bool:
+    return job.status is JobStatus.RUNNING and job.stage.endswith(PREVIEW_NOTE)
 
 
 def is_expired(job: GenerationJob) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from deployments.http.documents import is_expired
 from deployments.messages import MESH_FILE, PACKAGE_FILE
+from deployments.workfolder import latest_preview, work_store
 from dream_cad.artifacts import ArtifactStore, StoredFile
 from dream_cad.exceptions import JobStateError, ResultExpiredError, ResultFileNotFoundError
 from dream_cad.mesh.export import mesh_bytes
@@ -78,6 +79,10 @@ class ResultReader:
     async def read_file(self, key: str, name: str) -> bytes:
         """Return a published file."""
         return await asyncio.to_thread(self._artifacts.read, key, name)
+
+    async def read_work_preview(self, job_id: str) -> bytes | None:
+        """Return the newest picture of a job that is at work; None while there is none."""
+        return await asyncio.to_thread(latest_preview, work_store(self._artifacts), job_id)
 
     async def files(self, key: str) -> dict[str, StoredFile]:
         """Return what is stored of a result, by name."""

@@ -52,8 +52,14 @@ async def get_result(
     },
 )
 async def get_preview(job_id: str, app: App, who: Reader) -> Response:
-    """Return the turntable sheet."""
-    key = result_key((await app.job(job_id, who)).job)
+    """Return the turntable sheet; of a job at work, what it last showed of itself."""
+    job = (await app.job(job_id, who)).job
+    if not job.status.is_final:
+        picture = await app.results.read_work_preview(job.id)
+        if picture is not None:
+            headers = {"Cache-Control": "no-store"}
+            return Response(picture, headers=headers, media_type="image/png")
+    key = result_key(job)
     return Response(await app.results.read_file(key, PREVIEW_FILE), media_type="image/png")
 
 

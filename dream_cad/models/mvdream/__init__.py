@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
-from dream_cad.exceptions import InvalidConfigError
+from dream_cad.exceptions import InvalidConfigError, StorageError
 from dream_cad.models.base import GenerationResult, ProgressCallback, ignore_progress
 from dream_cad.models.image_model import GeneratedMesh, ImageModel, LoadRequest
 from dream_cad.models.image_options import ImageModelOptions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from dream_cad.models.mvdream.distill import OnPreview
     from dream_cad.models.mvdream.pipeline import MVDreamPipeline
     from dream_cad.models.mvdream.sds_training import TrainingConfig
 
@@ -163,7 +164,8 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
         seed = draw_seed(options)
         run = self._by_lgm if options.reconstruction == "lgm" else self._by_sds
         made = run(pipeline, source, options, seed, clock, progress)
-        used = options.model_dump(exclude_none=True) | {
+        # Where a checkpoint lay on some machine is nobody's business later.
+        used = options.model_dump(exclude_none=True, exclude={"sds_checkpoint"}) | {
             "guidance_scale": options.guidance,
             "negative_prompt": options.negative,
             "prompt_suffix": bool(options.suffix),
@@ -206,9 +208,37 @@ class MVDream(ImageModel["MVDreamPipeline", MVDreamOptions]):
     ) -> GeneratedMesh:
         from dream_cad.models.mvdream.distill import run_sds
 
-        made = run_sds(pipeline, prompt, options, seed, clock, progress, training=self._training)
+        made = run_sds(
+            pipeline,
+            prompt,
+            options,
+            seed,
+            clock,
+            progress,
+            training=self._training,
+            on_preview=_preview_writer(options.sds_checkpoint),
+        )
         files = {VIEWS_FILE: png_bytes(view_sheet(made.views))}
         return GeneratedMesh(made.mesh, {"sds_steps": made.steps}, files)
+
+
+def _preview_writer(checkpoint: str | None) -> OnPreview | None:
+    """Return what writes the latest views beside the checkpoint, readable at any moment."""
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint).expanduser().with_suffix(".png")
+
+    def write(step: int, views: NDArray[np.uint8]) -> None:
+        part = path.with_name(f"{path.name}.part")
+        try:
+            part.write_bytes(png_bytes(view_sheet(views)))
+            part.replace(path)
+        except OSError as error:
+            raise StorageError(
+                f"The preview {path} cannot be written: {error.strerror or error}."
+            ) from error
+
+    return write
 
 
 def view_sheet(views: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -89,8 +89,10 @@ class MVDreamOptions(ImageModelOptions):
     sds_checkpoint: str | None = Field(
         None,
         max_length=4096,
-        description="File that the optimisation is kept in and taken up from (sds).",
-        json_schema_extra={"local": True},  # a path: no server takes it from a client
+        description="File that the optimisation is kept in and taken up from (sds); pictures of "
+        "how far it is come beside it, as .png.",
+        # a path: no server takes it from a client; a server gives each job its own
+        json_schema_extra={"local": True, "checkpoint": True},
     )
 
     @property

@@ -7,7 +7,8 @@ import hashlib
 import httpx
 import pytest
 
-from deployments.messages import MESH_FILE, PREVIEW_FILE, RECEIPT_FILE
+from deployments.messages import MESH_FILE, PREVIEW_FILE, PREVIEW_NOTE, RECEIPT_FILE
+from deployments.workfolder import work_store
 from tests.unit.deployments.http.conftest import Stand
 from tests.unit.deployments.http.test_jobs_api import problem
 
@@ -126,6 +127,22 @@ async def test_change_is_told_by_the_etag(stand: Stand, url: str) -> None:
         assert (part.status_code, part.content) == (206, first.content[1:5])
         whole = await get(path, Range="bytes=1-4", If_Range='"old"')
         assert (whole.status_code, whole.content) == (200, first.content)
+
+
+async def test_a_job_at_work_shows_itself(stand: Stand) -> None:
+    job_id = await stand.submit(use_cache=False)
+    path = f"/v1/jobs/{job_id}"
+    problem(await stand.client.get(f"{path}/preview.png"), 409)
+    job = stand.queue.get_next_job()
+    assert job is not None
+    assert (await stand.client.get(path)).json()["links"]["preview"] is None
+    work_store(stand.artifacts).publish(job_id, {"a.ckpt": b"state", "a.png": b"\x89PNG so far"})
+    stand.queue.report_progress(job_id, job.lease_token, 0.4, f"distill 4/10{PREVIEW_NOTE}")
+    assert (await stand.client.get(path)).json()["links"]["preview"] == f"{path}/preview.png"
+    answer = await stand.client.get(f"{path}/preview.png")
+    assert answer.content == b"\x89PNG so far"
+    assert answer.headers["cache-control"] == "no-store"
+    problem(await stand.client.get(f"{path}/files"), 409)
 
 
 async def test_files_are_their_owners(stand: Stand, url: str) -> None:
