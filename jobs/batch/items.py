@@ -2,7 +2,9 @@
 
 A block is an Arrow table. The first stage gets the column ``part`` (paths of parts of work), the
 others ``item``: one pickle a row, made by the stage before. Ray Data would turn a column of
-objects into the same at ten times the cost, and a block a row costs a millisecond.
+objects into the same at ten times the cost, and a block a row costs a millisecond. An error that
+ends the batch travels as a row with a ``problem``: raised in a worker, it would reach the driver
+as a text without its class.
 """
 
 from __future__ import annotations
@@ -10,18 +12,22 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dream_cad.exceptions import DreamCadError
 from dream_cad.models.base import GenerationResult
 from jobs.batch.intake import read_part
 from jobs.batch.rows import Row
 from jobs.batch.storage import Storage
 
 PART = "part"
+PROBLEM = "problem"
 _ITEM = "item"
+_SCHEMA = pa.schema([(_ITEM, pa.large_binary()), (PROBLEM, pa.large_binary())])
 _PIECE_BYTES = 4 * 2**20
 
 
@@ -53,7 +59,7 @@ def to_blocks(items: Iterable[Item]) -> Iterator[pa.Table]:
     waiting: list[bytes] = []
     size = 0
     for item in items:
-        waiting.append(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
+        waiting.append(pickled(item))
         size += len(waiting[-1])
         if size >= _PIECE_BYTES:
             yield _table(waiting)
@@ -63,13 +69,42 @@ def to_blocks(items: Iterable[Item]) -> Iterator[pa.Table]:
 
 
 def to_items(storage: Storage, block: pa.Table) -> list[Item]:
-    """Return the items of a block; of parts of work, one for each of their rows."""
+    """Return the items of a block; of parts of work, one for each of their rows.
+
+    Raises:
+        DreamCadError: the stage before had it.
+    """
     if PART in block.column_names:
         paths = block.column(PART).to_pylist()
         return [Item(row) for path in paths for row in read_part(storage, path)]
-    pickles = block.column(_ITEM).to_pylist()
-    return [pickle.loads(content) for content in pickles]  # noqa: S301 - our own, a stage before
+    raise_problem(block)
+    return [_unpickled(content) for content in block.column(_ITEM).to_pylist()]
+
+
+def telling(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield blocks of items; an error that ends them becomes the last one."""
+    try:
+        yield from blocks
+    except DreamCadError as error:
+        yield pa.Table.from_pylist([{PROBLEM: pickled(error)}], _SCHEMA)
+
+
+def raise_problem(block: pa.Table) -> None:
+    """Raise the error that a block carries, if it carries one."""
+    for content in block.column(PROBLEM).to_pylist():
+        if content is not None:
+            raise _unpickled(content)
+
+
+def pickled(value: object) -> bytes:
+    """Return what the next stage reads."""
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _unpickled(content: bytes) -> Any:
+    return pickle.loads(content)  # noqa: S301 - our own, made by the stage before
 
 
 def _table(pickles: Sequence[bytes]) -> pa.Table:
-    return pa.table({_ITEM: pa.array(pickles, pa.large_binary())})
+    columns = [pa.array(pickles, pa.large_binary()), pa.nulls(len(pickles), pa.large_binary())]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)

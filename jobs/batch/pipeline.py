@@ -10,12 +10,12 @@ from functools import partial
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from deployments.plan import accelerator_options
-from dream_cad.exceptions import DreamCadError, GenerationError
+from dream_cad.exceptions import GenerationError
 from jobs.batch.intake import ModelWork
-from jobs.batch.items import PART
+from jobs.batch.items import PART, raise_problem
 from jobs.batch.pools import Pools
 from jobs.batch.stages import DrawPictures, FinishMeshes, GenerateMeshes, StageSetup
 
@@ -84,7 +84,7 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
     try:
         for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield _advance(block)
-    except (RayError, RayTaskError) as error:
+    except RayError as error:
         raise _explained(error) from error
 
 
@@ -98,6 +98,7 @@ def _pool(size: int) -> ActorPoolStrategy:
 
 
 def _advance(block: pa.Table) -> Advance:
+    raise_problem(block)
     news = block.to_pylist()
     loads = [one["gpu_percent"] for one in news if one["gpu_percent"] is not None]
     return Advance(
@@ -116,14 +117,7 @@ def _configure() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _explained(error: BaseException) -> DreamCadError:
-    """Return our own error inside Ray's wrapping, if that is what happened."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, DreamCadError):
-            return seen
-        inner = getattr(seen, "cause", None)
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+def _explained(error: RayError) -> GenerationError:
     return GenerationError(
         f"The batch stopped: {type(error).__name__}: {str(error)[-500:]}",
         hint="Run the same command again: finished rows are kept.",

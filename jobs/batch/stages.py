@@ -23,13 +23,20 @@ from dream_cad.models.base import Model3D
 from dream_cad.models.factory import ModelFactory
 from jobs.batch.attempts import Counts, begin_rows
 from jobs.batch.gpu_load import GpuLoad
-from jobs.batch.items import Item, to_blocks, to_items
+from jobs.batch.items import PROBLEM, Item, pickled, telling, to_blocks, to_items
 from jobs.batch.manifest import COMPLETED, FAILED, Entry, Manifest
 from jobs.batch.rows import Row
 from jobs.batch.storage import Storage, read_limited
 
-NEWS = pa.schema([("completed", pa.int64()), ("failed", pa.int64()), ("gpu_percent", pa.float64())])
-"""What the last stage returns of a block."""
+NEWS = pa.schema(
+    [
+        ("completed", pa.int64()),
+        ("failed", pa.int64()),
+        ("gpu_percent", pa.float64()),
+        (PROBLEM, pa.large_binary()),
+    ]
+)
+"""What the last stage returns of a block: counts, or the error that ends the batch."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,10 @@ class _Loaded:
     def _load(self) -> None:
         raise NotImplementedError
 
-    def _refuse_if_broken(self) -> None:
+    def _items(self, stage: str, block: pa.Table) -> Iterator[Item]:
         if self._problem is not None:
             raise self._problem
+        yield from begun_items(self._setup, stage, block)
 
 
 class DrawPictures(_Loaded):
@@ -109,9 +117,7 @@ class DrawPictures(_Loaded):
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Draw the pictures of a block."""
-        self._refuse_if_broken()
-        items = begun_items(self._setup, "draw", block)
-        return to_blocks(worked(item, self._draw) for item in items)
+        return telling(to_blocks(worked(item, self._draw) for item in self._items("draw", block)))
 
     def _draw(self, item: Item) -> Item:
         if item.row.prompt is None:
@@ -137,9 +143,8 @@ class GenerateMeshes(_Loaded):
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         """Make the meshes of a block."""
-        self._refuse_if_broken()
-        items = begun_items(self._setup, "generate", block)
-        return to_blocks(self._measured(worked(item, self._generate)) for item in items)
+        items = self._items("generate", block)
+        return telling(to_blocks(self._measured(worked(item, self._generate)) for item in items))
 
     def _measured(self, item: Item) -> Item:
         return item if self._gpu is None else replace(item, gpu_percent=self._gpu.percent())
@@ -173,18 +178,24 @@ class FinishMeshes:
         self._manifest = Manifest(setup.storage)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Finish the meshes of a block; returns counts and the mean load of GPUs (or null)."""
+        """Finish the meshes of a block; returns a row of ``NEWS``."""
+        try:
+            news = self._finish_all(block)
+        except DreamCadError as error:
+            news = {"completed": 0, "failed": 0, PROBLEM: pickled(error)}
+        return pa.Table.from_pylist([news], NEWS)
+
+    def _finish_all(self, block: pa.Table) -> dict[str, Any]:
         items = list(begun_items(self._setup, "finish", block))
         entries = [self._finish(item) for item in items]
         self._manifest.add(entries)
         loads = [item.gpu_percent for item in items if item.gpu_percent is not None]
         completed = sum(entry.status == COMPLETED for entry in entries)
-        news = {
+        return {
             "completed": completed,
             "failed": len(entries) - completed,
             "gpu_percent": float(np.mean(loads)) if loads else None,
         }
-        return pa.Table.from_pylist([news], NEWS)
 
     def _finish(self, item: Item) -> Entry:
         row = item.row

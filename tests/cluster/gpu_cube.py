@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dream_cad.models import factory
 from dream_cad.models.base import ModelCapabilities
 from dream_cad.models.factory import register_model
 from tests.cluster.echo_model import EchoModel
 
 GPU_GB = 24.0
+factory.get_total_vram = lambda: GPU_GB  # what the driver of a fake GPU says
 
 
 @register_model("gpu-cube", ModelCapabilities(min_vram_gb=GPU_GB, recommended_vram_gb=GPU_GB))

@@ -93,6 +93,7 @@ def test_a_batch_goes_on_when_a_node_dies(tmp_path: Path) -> None:
     ):
         # A row on the GPU of each node.
         until(lambda: batch.poll() is not None or lines(log) >= len(KINDS), "rows at work")
+        assert batch.poll() is None, (tmp_path / "batch.log").read_text()[-3000:]
         begun = log.read_text().splitlines()
         cluster.do("kill", "A10")
         hold.unlink()

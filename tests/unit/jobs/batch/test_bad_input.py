@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from dream_cad.exceptions import FileFormatError, InvalidConfigError, StorageError
+from dream_cad.exceptions import CheckpointError, FileFormatError, InvalidConfigError, StorageError
 from jobs.batch.attempts import Tally
 from jobs.batch.intake import Work, take_in
-from jobs.batch.items import PART
+from jobs.batch.items import PART, raise_problem
 from jobs.batch.manifest import COMPLETED, FAILED, Manifest
 from jobs.batch.planning import Planner
 from jobs.batch.reading import open_source, read_records
@@ -68,7 +68,7 @@ def make(work: Work, output: Path) -> dict[str, Any]:
     generate, finish = GenerateMeshes(setup), FinishMeshes(setup)
     for path in work.by_model["echo"].parts if work.by_model else ():
         for block in generate(pa.table({PART: [path]})):
-            finish(block)
+            raise_problem(finish(block))
     Manifest(storage).join()
     return {str(entry.prompt or entry.image): entry for entry in Manifest(storage).read()}
 
@@ -222,3 +222,16 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     assert COMPLETED in ended
     for entry in rows.values():
         assert entry.status == COMPLETED or "the disk is full" in str(entry.error)
+
+
+def test_a_model_that_cannot_load_ends_the_batch_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = take(write_rows(tmp_path / "p.jsonl", {"prompt": "a chair"}), tmp_path / "out")
+
+    def load(self: EchoModel) -> None:
+        raise CheckpointError("The weights are damaged.")
+
+    monkeypatch.setattr(EchoModel, "load_model", load)
+    with pytest.raises(CheckpointError, match="The weights are damaged"):
+        make(work, tmp_path / "out")
