@@ -1,7 +1,8 @@
 """Several Ray nodes on this machine, with fake GPUs of different kinds, until input is closed.
 
 Prints the address of the cluster and the URL of the application (empty without one). Then obeys
-lines of its input, and answers each with a line: ``add A10``, ``kill A10``.
+lines of its input, and answers each with a line: ``add A10``, ``kill A10``. With an address in the
+settings the nodes are somebody else's, and only the application is run.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from deployments.app import build_app
 from deployments.args import AppArgs
 from deployments.local import free_port
 
-_STORE_BYTES = 80 * 2**20
-_DEATH = {
+STORE_BYTES = 80 * 2**20
+FAST_DEATH = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
     "health_check_timeout_ms": 2000,
@@ -35,10 +36,10 @@ class Nodes:
 
     def __init__(self, worker_cpus: int) -> None:
         self._worker_cpus = worker_cpus
-        head = {"num_cpus": 4, "num_gpus": 0, "object_store_memory": _STORE_BYTES}
+        head = {"num_cpus": 4, "num_gpus": 0, "object_store_memory": STORE_BYTES}
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={**head, "_system_config": _DEATH, "include_dashboard": False},
+            head_node_args={**head, "_system_config": FAST_DEATH, "include_dashboard": False},
         )
         self._workers: dict[str, object] = {}
 
@@ -50,7 +51,7 @@ class Nodes:
         self._workers[kind] = self._cluster.add_node(
             num_cpus=self._worker_cpus,
             num_gpus=1,
-            object_store_memory=_STORE_BYTES,
+            object_store_memory=STORE_BYTES,
             resources={f"accelerator_type:{kind}": 1},
             labels={"ray.io/accelerator-type": kind},
         )
@@ -63,6 +64,11 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     logging.getLogger("ray").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if "address" in settings:
+        _say(settings["address"])
+        _say(_serve(settings["address"], settings["args"]))
+        sys.stdin.read()
+        return
     # A node without CPUs takes models alone: what the application itself needs stays on the head.
     nodes = Nodes(0 if settings["args"] else 2)
     for kind in settings["kinds"]:

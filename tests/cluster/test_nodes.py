@@ -44,9 +44,9 @@ class Nodes:
 
 
 @contextmanager
-def nodes(folder: Path, args: dict[str, Any] | None = None) -> Iterator[Nodes]:
+def nodes(folder: Path, args: dict[str, Any] | None = None, **more: str) -> Iterator[Nodes]:
     """Run a head and a node of each kind until the end of the block."""
-    settings = json.dumps({"kinds": KINDS, "args": args})
+    settings = json.dumps({"kinds": KINDS, "args": args, **more})
     command = [sys.executable, "-W", "ignore", "-m", "tests.cluster.run_nodes", settings]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DREAM_CAD_", "RAY_"))}
     with (
@@ -57,7 +57,7 @@ def nodes(folder: Path, args: dict[str, Any] | None = None) -> Iterator[Nodes]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=environment,
+            env={**environment, **({"RAY_AUTH_MODE": "disabled"} if more else {})},
         ) as process,
     ):
         assert process.stdin is not None
@@ -108,8 +108,8 @@ def test_a_batch_goes_on_when_a_node_dies(tmp_path: Path) -> None:
     assert redone <= set(begun)
 
 
-def serving_args(folder: Path) -> dict[str, Any]:
-    models = [{"name": "gpu-cube", "num_replicas": len(KINDS), "num_cpus": 0}]
+def serving_args(folder: Path, replicas: int = len(KINDS)) -> dict[str, Any]:
+    models = [{"name": "gpu-cube", "num_replicas": replicas, "num_cpus": 0}]
     return app_args(folder, models=models, modules=MODULES, gpu_memory_gb=GPU_GB)
 
 
