@@ -31,7 +31,7 @@ from dream_cad.mesh.export import resolve_format
 from dream_cad.settings import get_settings
 from jobs.batch.attempts import SharedTally
 from jobs.batch.contact_sheet import sample_completed, write_contact_sheet
-from jobs.batch.intake import WORK, Work, take_in
+from jobs.batch.intake import PARTS_OF_A_SIZE, WORK, Work, take_in
 from jobs.batch.manifest import FAILED, MANIFEST, Manifest
 from jobs.batch.pipeline import run_pipeline
 from jobs.batch.planning import Planner, plan_stages
@@ -44,6 +44,7 @@ from jobs.batch.storage import Storage
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _FAILURE = 1
+_PARTS_A_GPU = 8
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -148,6 +149,7 @@ def generate_batch(source: Source, wishes: BatchWishes, planner: Planner) -> dic
         checker,
         storage,
         max_part_rows=wishes.max_part_rows,
+        parts_of_a_size=max(PARTS_OF_A_SIZE, _PARTS_A_GPU * sum(g.count for g in planner.gpus)),
         is_strict=wishes.is_strict,
     )
     _tell(source, work)

@@ -14,7 +14,8 @@ from jobs.batch.rows import BadRow, Row, RowChecker
 from jobs.batch.storage import Storage
 
 WORK = "work"
-_PARTS_OF_A_SIZE = 200
+PARTS_OF_A_SIZE = 48
+"""Parts of 1 row, of 2, of 4 and so on: each costs some milliseconds to hand out and collect."""
 _BAD_ROWS_AT_ONCE = 1000
 
 
@@ -67,7 +68,10 @@ class Cutter:
     So a small batch spreads over many workers, and a large one does not cost a task a row.
     """
 
-    def __init__(self, storage: Storage, model: str, max_rows: int) -> None:
+    def __init__(
+        self, storage: Storage, model: str, max_rows: int, parts_of_a_size: int = PARTS_OF_A_SIZE
+    ) -> None:
+        self._parts_of_a_size = parts_of_a_size
         self._storage = storage
         self._model = model
         self._max_rows = max_rows
@@ -77,7 +81,7 @@ class Cutter:
     def add(self, row: Row) -> None:
         """Take a row."""
         self._waiting.append(row)
-        size = 1 << min(len(self.work.parts) // _PARTS_OF_A_SIZE, 20)
+        size = 1 << min(len(self.work.parts) // self._parts_of_a_size, 20)
         if len(self._waiting) >= min(size, self._max_rows):
             self._write()
 
@@ -109,6 +113,7 @@ def take_in(
     storage: Storage,
     *,
     max_part_rows: int,
+    parts_of_a_size: int = PARTS_OF_A_SIZE,
     is_strict: bool = False,
 ) -> Work:
     """Check every record, skip what is finished, and write the rest as parts of work.
@@ -120,6 +125,7 @@ def take_in(
         checker: turns them into rows.
         storage: the output.
         max_part_rows: most rows in a part.
+        parts_of_a_size: after so many, parts have twice the rows; some for each worker.
         is_strict: refuse the input at its first bad row.
 
     Raises:
@@ -143,8 +149,9 @@ def take_in(
                 work.finished += 1
                 continue
             if isinstance(row, Row):
-                cutter = cutters.setdefault(row.model, Cutter(storage, row.model, max_part_rows))
-                cutter.add(row)
+                if row.model not in cutters:
+                    cutters[row.model] = Cutter(storage, row.model, max_part_rows, parts_of_a_size)
+                cutters[row.model].add(row)
                 continue
             _note_bad(work, bad, row)
             if is_strict:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dream_cad.exceptions import InvalidConfigError, StorageError
 from dream_cad.models.base import Model3D, ModelCapabilities
 from dream_cad.models.factory import register_model
-from jobs.batch.intake import WORK, Work, read_part, take_in
+from jobs.batch.intake import PARTS_OF_A_SIZE, WORK, Work, read_part, take_in
 from jobs.batch.manifest import COMPLETED, FAILED, PARTS, Entry, Manifest
 from jobs.batch.planning import Planner
 from jobs.batch.reading import Record
@@ -130,7 +130,7 @@ def test_parts_grow_and_the_largest_come_first(tmp_path: Path) -> None:
     sizes = [len(read_part(Storage(str(tmp_path)), part)) for part in work.parts]
     assert sum(sizes) == work.rows == work.prompts == 1_000
     assert max(sizes) == 3
-    assert sizes[-200:] == [1] * 200
+    assert sizes[-PARTS_OF_A_SIZE:] == [1] * PARTS_OF_A_SIZE
 
 
 def test_a_rerun_does_not_see_old_parts(tmp_path: Path) -> None:
