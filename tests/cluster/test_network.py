@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.conftest import DEADLINE_S, Server, until
 from tests.cluster.namespaces import two_nodes, why_not
-from tests.cluster.test_nodes import check_each_ended_once, nodes, serving_args, slots
+from tests.cluster.test_nodes import FRESH, check_each_ended_once, nodes, serving_args, slots
 
 pytestmark = pytest.mark.long
 
@@ -20,7 +20,7 @@ def test_a_cut_network_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with (
         two_nodes(tmp_path) as pair,
         nodes(tmp_path, serving_args(tmp_path, 1), address=pair.address) as app,
-        httpx.Client(base_url=app.url, timeout=DEADLINE_S) as client,
+        httpx.Client(base_url=app.url, timeout=DEADLINE_S, limits=FRESH) as client,
     ):
         server = Server(client, tmp_path, None, app.process.pid)
         until(lambda: slots(server) == 1, "the worker serves")

@@ -23,6 +23,8 @@ from tests.cluster.conftest import DEADLINE_S, Server, app_args, until
 from tests.cluster.gpu_cube import GPU_GB
 
 KINDS = ("A10", "L4")
+FRESH = httpx.Limits(keepalive_expiry=1)
+"""While a node dies, nothing is asked for longer than the server keeps an idle connection."""
 MODULES = ["tests.cluster.gpu_cube"]
 
 
@@ -117,7 +119,7 @@ def serving_args(folder: Path, replicas: int = len(KINDS)) -> dict[str, Any]:
 def served(folder: Path) -> Iterator[tuple[Nodes, Server]]:
     with (
         nodes(folder, serving_args(folder)) as cluster,
-        httpx.Client(base_url=cluster.url, timeout=DEADLINE_S) as client,
+        httpx.Client(base_url=cluster.url, timeout=DEADLINE_S, limits=FRESH) as client,
     ):
         until(lambda: client.get("/readyz").status_code == 200, "ready")
         server = Server(client, folder, None, cluster.process.pid)
