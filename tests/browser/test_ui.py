@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
+from dream_cad.client import Client
+from dream_cad.ui.progress import job_html
 from tests.browser.ui_page import CHROMIUM, WAIT_MS, chromium, opened, pixels, share_drawn
 from tests.cluster.conftest import Server, app_args, serving
 
@@ -260,8 +265,47 @@ def test_first_paint_and_orbiting_of_200_000_triangles(browser: Browser, url: st
     assert frames["fps"] > 0
 
 
+@pytest.mark.long
+def test_steps_are_seen_soon_after_the_server_tells_them(browser: Browser, url: str) -> None:
+    """Measures; the median is printed (pytest -s)."""
+    told: dict[str, float] = {}
+    with opened(browser, url) as page:
+        choose(page, "triposr", resolution="64")
+        page.evaluate(WATCH)
+        describe(page, "a blue vase")
+        generate(page)
+        job_id = page.locator("#dc-progress [data-job]").get_attribute("data-job")
+        assert job_id is not None
+        with Client(url) as client:
+            for event in client.events(job_id):
+                text = re.search(r"<span>(.*?)</span>", job_html(event.job))
+                assert text is not None
+                told.setdefault(key(text[1]), 1000 * time.time())
+        until_shown(page)
+        shown = page.evaluate("window.seen").items()
+        seen = {key(text): at for text, at in reversed(list(shown))}  # the first sight counts
+    lags = sorted(seen[step] - told[step] for step in told.keys() & seen.keys())
+    assert len(lags) >= 3
+    report = f"{len(lags)} steps, median {lags[len(lags) // 2]:.0f} ms, most {lags[-1]:.0f} ms"
+    os.write(1, f"\n{report} behind the server's events\n".encode())
+
+
+def key(shown: str) -> str:
+    """Stage and percent, without the time left."""
+    return " · ".join(html.unescape(shown).split(" · ")[:2])
+
+
+WATCH = """() => {
+  window.seen = {};
+  new MutationObserver(() => {
+    const text = document.querySelector("#dc-progress .dc-job-head span")?.textContent;
+    if (text && !(text in window.seen)) window.seen[text] = Date.now();
+  }).observe(document.getElementById("dc-progress"), {subtree: true, childList: true});
+}"""
+
 WIDE = """[...document.querySelectorAll("body *")]
-  .filter(part => part.getBoundingClientRect().right > 391 && !part.closest(".dc-scroll"))
+  .filter(part => part.getBoundingClientRect().right > 391)
+  .filter(part => !part.closest(".dc-scroll, .visually-hidden"))
   .map(part => `${part.tagName}#${part.id}.${part.className}`).slice(0, 12)"""
 
 ORBIT = """async () => {
