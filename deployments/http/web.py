@@ -90,7 +90,7 @@ class _Interface:
         blocks = ModelSelectionUI(
             _IN_PROCESS,
             transport=InProcessTransport(self._api),
-            key_of=lambda page: page.cookies.get(COOKIE),
+            key_of=lambda page: page.request.cookies.get(COOKIE),  # as they came
             data_folder=self._services.data_folder,
         ).create_interface()
         outer = FastAPI(openapi_url=None)

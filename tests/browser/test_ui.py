@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
 from dream_cad.client import Client
+from dream_cad.queue import JobQueue
 from dream_cad.ui.progress import job_html
 from tests.browser.ui_page import CHROMIUM, WAIT_MS, chromium, opened, pixels, share_drawn
 from tests.cluster.conftest import Server, app_args, serving
@@ -263,6 +264,30 @@ def test_first_paint_and_orbiting_of_200_000_triangles(browser: Browser, url: st
     os.write(1, f"\n{report}\n".encode())
     assert frames["faces"] >= 200_000
     assert frames["fps"] > 0
+
+
+@pytest.mark.long
+def test_with_keys_a_visitor_signs_in_and_sees_their_own_jobs(
+    browser: Browser, server: Server, url: str
+) -> None:
+    queue = JobQueue(f"sqlite:///{server.folder}/jobs.sqlite3")
+    known, secret = queue.keys.create_key("artist")
+    try:
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_label("API key").fill(secret)
+        page.get_by_role("button", name="Sign in").click()
+        page.locator(".dc-card").first.wait_for(timeout=WAIT_MS)
+        choose(page, "echo")
+        describe(page, "a cube of my own")
+        generate(page)
+        until_shown(page)
+        open_tab(page, "History")
+        expect(page.locator("#dc-history tbody tr")).to_have_count(1)
+        page.close()
+    finally:
+        queue.keys.revoke(known.id)
+        queue.close()
 
 
 @pytest.mark.long
