@@ -75,7 +75,7 @@ def measure(cloud: GaussianCloud, runs: int, rows: int) -> dict[str, Any]:
     chosen = np.linspace(0, SIZE - 1, rows + 2).astype(int)[1:-1]
     pixels = np.stack(np.meshgrid(np.arange(SIZE), chosen), axis=-1).reshape(-1, 2)
     start = time.process_time()
-    exact = blend_pixels(cloud, project(cloud, VIEW, SIZE, MIP_FILTER), pixels)[0]
+    exact = blend_pixels(project(cloud, VIEW, SIZE, MIP_FILTER), pixels)[0]
     per_row = (time.process_time() - start) / rows
     ours = picture.image[:, chosen].reshape(3, -1).T
     fast = summarize(cpu)

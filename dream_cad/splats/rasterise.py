@@ -19,13 +19,14 @@ from dream_cad.splats.projection import (
     MIN_ALPHA,
     MIN_TRANSMITTANCE,
     PLAIN_FILTER,
-    FloatArray,
     ProjectedSplats,
     ScreenFilter,
     project,
 )
 
 _PAIRS_PER_CHUNK = 4_000_000
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -72,24 +73,24 @@ def rasterise(
     view = View(world_to_camera.astype(np.float64), fovy_deg)
     seen = project(cloud, view, size, screen_filter, scale_modifier)
     pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).reshape(-1, 2)
-    color, depth, alpha, left = blend_pixels(cloud, seen, pixels)
+    color, depth, alpha, left = blend_pixels(seen, pixels)
     image = np.clip(color + left[:, None] * np.asarray(background), 0, 1)
     square = (size, size)
     return SplatPicture(
         image.T.reshape(3, *square).astype(np.float32),
         alpha.reshape(square).astype(np.float32),
         depth.reshape(square).astype(np.float32),
-        seen.radii,
+        seen.radii.numpy(),
     )
 
 
 def blend_pixels(
-    cloud: GaussianCloud, seen: ProjectedSplats, pixels: NDArray[np.int64]
+    seen: ProjectedSplats, pixels: NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return colour (P, 3), depth, alpha and remaining transmittance (P,) at pixels (P, 2)."""
-    rows = max(_PAIRS_PER_CHUNK // max(len(seen.index), 1), 1)
+    rows = max(_PAIRS_PER_CHUNK // max(len(seen.mean), 1), 1)
     parts = [
-        _blend(cloud, seen, pixels[start : start + rows].astype(np.float64))
+        _blend(seen, pixels[start : start + rows].astype(np.float64))
         for start in range(0, len(pixels), rows)
     ]
     color, depth, alpha, left = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -97,21 +98,22 @@ def blend_pixels(
 
 
 def _blend(
-    cloud: GaussianCloud, seen: ProjectedSplats, pixels: FloatArray
+    seen: ProjectedSplats, pixels: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    x, y = (seen.mean[:, axis] - pixels[:, axis, None] for axis in (0, 1))
-    conic = np.linalg.inv(seen.covariance)
+    mean, low, high = seen.mean.numpy(), seen.low.numpy(), seen.high.numpy()
+    x, y = (mean[:, axis] - pixels[:, axis, None] for axis in (0, 1))
+    conic = np.linalg.inv(seen.covariance.numpy())
     power = -0.5 * (conic[:, 0, 0] * x * x + conic[:, 1, 1] * y * y) - conic[:, 0, 1] * x * y
-    alpha = np.minimum(MAX_ALPHA, seen.opacity * np.exp(np.minimum(power, 0)))
+    alpha = np.minimum(MAX_ALPHA, seen.opacity.numpy() * np.exp(np.minimum(power, 0)))
     outside = np.zeros(alpha.shape, bool)
     for axis in (0, 1):
         at = pixels[:, axis, None]
-        outside |= (at < seen.low[:, axis]) | (at >= seen.high[:, axis])
+        outside |= (at < low[:, axis]) | (at >= high[:, axis])
     alpha[outside | (power > 0) | (alpha < MIN_ALPHA)] = 0
     left = np.cumprod(1 - alpha, axis=1)
     # the Gaussian that would cross the limit is not drawn any more, nor those behind it
     alpha[left < MIN_TRANSMITTANCE] = 0
     before = np.cumprod(np.concatenate([np.ones((len(alpha), 1)), 1 - alpha], axis=1), axis=1)
     weights = alpha * before[:, :-1]
-    color = weights @ cloud.colors[seen.index].astype(np.float64)
-    return color, weights @ seen.depth, weights.sum(axis=1), before[:, -1]
+    color = weights @ seen.color.double().numpy()
+    return color, weights @ seen.depth.numpy(), weights.sum(axis=1), before[:, -1]

@@ -11,13 +11,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dream_cad.exceptions import InvalidConfigError
-from dream_cad.mesh.ragged import count_up
 from dream_cad.mesh.views import MAX_VIEW_SIZE, View
 from dream_cad.splats.cloud import GaussianCloud
 from dream_cad.splats.projection import (
@@ -36,6 +34,7 @@ _TILE = 8
 _TERMS_PER_BATCH = 1 << 18
 _BLOCK = 128  # Gaussians of a tile, near to far, between looks at whether light is left
 _CHANNELS = 4
+_HIDDEN = -1e4  # logarithm of an opacity that rounds to zero
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def draw(
         size: S, pixels a side.
         background: RGB in [0, 1].
         screen_filter: how Gaussians are widened and cut; its tiles are multiples of 8 pixels.
-        device: where to blend.
+        device: where to compute.
 
     Returns:
         The picture; equals ``rasterise`` within float32's rounding.
@@ -87,9 +86,9 @@ def draw(
             f"size is {size} and the filter's tile {screen_filter.tile}; expected 1.."
             f"{MAX_VIEW_SIZE} pixels and a multiple of {_TILE}."
         )
-    seen = project(cloud, view, size, screen_filter)
-    tiles = _assign(seen, size, torch.device(device))
-    blended = _blend_tiles(cloud, seen, tiles)
+    seen = project(cloud, view, size, screen_filter, device=device)
+    tiles = _assign(seen, size)
+    blended = _blend_tiles(seen, tiles)
     wide = tiles.side * _TILE
     picture = blended.new_zeros(tiles.side**2, _TILE, _TILE, _CHANNELS + 1)
     picture[tiles.number] = blended.reshape(-1, _TILE, _TILE, _CHANNELS + 1)
@@ -101,41 +100,40 @@ def draw(
         image.permute(2, 0, 1).contiguous().numpy(),
         picture[..., 4].contiguous().numpy(),
         picture[..., 3].contiguous().numpy(),
-        seen.radii,
+        seen.radii.cpu().numpy(),
     )
 
 
-def _assign(seen: ProjectedSplats, size: int, device: torch.device) -> _Tiles:
+def _assign(seen: ProjectedSplats, size: int) -> _Tiles:
     """List the tiles where a Gaussian is at least as opaque as is drawn."""
     side = -(-size // _TILE)
-    reach = np.sqrt(2 * np.log(np.maximum(seen.opacity / MIN_ALPHA, 1)))
-    extent = reach[:, None] * np.sqrt(np.diagonal(seen.covariance, axis1=1, axis2=2))
-    low = np.maximum(seen.low, np.ceil(np.clip(seen.mean - extent, -1, size))).astype(np.int64)
-    high = np.floor(np.clip(seen.mean + extent, -1, size)).astype(np.int64)
-    high = np.minimum(np.minimum(seen.high, size) - 1, high)
-    drawn = np.flatnonzero((low <= high).all(axis=1) & (seen.opacity >= MIN_ALPHA))
-    low, across = low[drawn] // _TILE, high[drawn] // _TILE - low[drawn] // _TILE + 1
-    counts = across.prod(axis=1)
-    within = count_up(counts)
-    width = np.repeat(across[:, 0], counts)
-    column = np.repeat(low[:, 0], counts) + within % width
-    row = np.repeat(low[:, 1], counts) + within // width
-    tile = torch.from_numpy(row * side + column).to(device)
-    splats = torch.from_numpy(np.repeat(drawn, counts)).to(device)
+    reach = (2 * (seen.opacity / MIN_ALPHA).clamp(min=1).log()).sqrt()
+    extent = reach[:, None] * seen.covariance.diagonal(dim1=1, dim2=2).sqrt()
+    low = torch.maximum(seen.low, (seen.mean - extent).clamp(-1, size).ceil().long())
+    high = torch.minimum(seen.high - 1, (seen.mean + extent).clamp(-1, size - 1).floor().long())
+    drawn = ((low <= high).all(dim=1) & (seen.opacity >= MIN_ALPHA)).nonzero()[:, 0]
+    low, high = low[drawn] // _TILE, high[drawn] // _TILE
+    across = high - low + 1
+    counts = across.prod(dim=1)
+    number = torch.arange(len(drawn), device=drawn.device).repeat_interleave(counts)
+    before = counts.cumsum(0) - counts
+    within = torch.arange(len(number), device=drawn.device) - before[number]
+    width = across[number, 0]
+    row = low[number, 1] + torch.div(within, width, rounding_mode="floor")
+    tile = (row * side + low[number, 0] + within % width).int()
     tile, order = tile.sort(stable=True)
-    number, count = torch.unique_consecutive(tile, return_counts=True)
-    return _Tiles(number, count.cumsum(0) - count, count, splats[order], side)
+    found, count = torch.unique_consecutive(tile, return_counts=True)
+    return _Tiles(found.long(), count.cumsum(0) - count, count, drawn[number[order]], side)
 
 
-def _blend_tiles(cloud: GaussianCloud, seen: ProjectedSplats, tiles: _Tiles) -> Tensor:
+def _blend_tiles(seen: ProjectedSplats, tiles: _Tiles) -> Tensor:
     """Return (T, pixels, RGB, depth and alpha) of the tiles."""
-    device = tiles.splats.device
-    shapes, values = _tables(cloud, seen, device)
+    shapes, values = _tables(seen)
     out = shapes.new_zeros(len(tiles.number), _TILE**2, _CHANNELS + 1)
-    basis = _basis(device)
+    basis = _basis(shapes.device)
     centre = torch.stack((tiles.number % tiles.side, tiles.number // tiles.side), dim=1)
     centre = (centre * _TILE + (_TILE - 1) / 2).float()
-    for chosen, splats in _batches(tiles, padding=len(seen.index)):
+    for chosen, splats in _batches(tiles, padding=len(seen.mean)):
         left = out.new_ones(len(chosen), _TILE**2, 1)
         while len(chosen) and splats.shape[1]:
             rows, splats = splats[:, :_BLOCK], splats[:, _BLOCK:]
@@ -164,26 +162,20 @@ def _composite(alpha: Tensor, values: Tensor, light: Tensor) -> tuple[Tensor, Te
     return torch.bmm(weights, values), left[..., -1:]
 
 
-def _tables(
-    cloud: GaussianCloud, seen: ProjectedSplats, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _tables(seen: ProjectedSplats) -> tuple[Tensor, Tensor]:
     """Return (M + 1, 6) shapes and (M + 1, 5) values; the last row is never visible.
 
     A shape is the mean, the inverse covariance as -a/2, -b, -d/2, and the opacity's logarithm.
     """
-    (a, b), (_, d) = seen.covariance.transpose(1, 2, 0)
+    a, b, d = seen.covariance[:, 0, 0], seen.covariance[:, 0, 1], seen.covariance[:, 1, 1]
     determinant = a * d - b * b
-    logs = np.log(np.maximum(seen.opacity, 1e-12))
-    columns = (-0.5 * d / determinant, b / determinant, -0.5 * a / determinant, logs)
-    shapes = np.concatenate([seen.mean, np.stack(columns, axis=1)], axis=1)
-    hidden = np.array([[0, 0, 0, 0, 0, -1e4]])
-    colors = cloud.colors[seen.index]
-    values = np.concatenate([colors, seen.depth[:, None], np.ones((len(colors), 1))], axis=1)
-    values = np.concatenate([values, np.zeros((1, _CHANNELS + 1))])
-    return (
-        torch.from_numpy(np.concatenate([shapes, hidden]).astype(np.float32)).to(device),
-        torch.from_numpy(values.astype(np.float32)).to(device),
-    )
+    halved = (-0.5 * d / determinant, b / determinant, -0.5 * a / determinant)
+    columns = (*seen.mean.unbind(1), *halved, seen.opacity.clamp(min=1e-12).log())
+    shapes = F.pad(torch.stack(columns, dim=1), (0, 0, 0, 1))
+    shapes[-1, -1] = _HIDDEN
+    depth = seen.depth[:, None].float()
+    values = torch.cat((seen.color, depth, torch.ones_like(depth)), dim=1)
+    return shapes.float(), F.pad(values, (0, 0, 0, 1))
 
 
 def _basis(device: torch.device) -> Tensor:

@@ -47,8 +47,16 @@ def world_cloud(splats: Gaussians) -> GaussianCloud:
     )
 
 
+def device_of(appearance: Appearance | GaussianCloud) -> str:
+    """Return the device of the tensors; a cloud's arrays are on the CPU."""
+    if isinstance(appearance, GaussianCloud):
+        return "cpu"
+    is_splats = isinstance(appearance, Gaussians)
+    return str(appearance.xyz.device if is_splats else appearance.trivec.device)
+
+
 def picture_of(
-    appearance: Appearance | GaussianCloud, view: View, size: int
+    appearance: Appearance | GaussianCloud, view: View, size: int, device: str = "cpu"
 ) -> tuple[Floats, Floats]:
     """Render one view.
 
@@ -57,6 +65,7 @@ def picture_of(
             radiance field.
         view: the camera.
         size: S, pixels a side.
+        device: where a cloud is drawn; a radiance field is where its tensors are.
 
     Returns:
         (S, S, 3) in [0, 1] on black, and alpha (S, S).
@@ -65,7 +74,8 @@ def picture_of(
         field = render_field(appearance, view, size=size)
         return field.image.transpose(1, 2, 0), field.alpha
     cloud = appearance if isinstance(appearance, GaussianCloud) else world_cloud(appearance)
-    seen = draw(cloud, view, size=size, background=(0.0, 0.0, 0.0), screen_filter=MIP_FILTER)
+    black = (0.0, 0.0, 0.0)
+    seen = draw(cloud, view, size=size, background=black, screen_filter=MIP_FILTER, device=device)
     return seen.image.transpose(1, 2, 0), seen.alpha
 
 
@@ -87,6 +97,7 @@ def preview(
     """
     if not 1 <= views <= _MAX_PREVIEWS:
         raise InvalidConfigError(f"views is {views}; expected 1..{_MAX_PREVIEWS}.")
+    device = device_of(appearance)
     if isinstance(appearance, Gaussians):
         appearance = world_cloud(appearance)
     pictures = []
@@ -96,7 +107,7 @@ def preview(
         view = orbit_view(
             math.pi - math.radians(azimuth), math.radians(_ELEVATION_DEG), _PREVIEW_RADIUS
         )
-        color, alpha = picture_of(appearance, view, size)
+        color, alpha = picture_of(appearance, view, size, device)
         pictures.append(color + (1 - alpha[..., None]) * _PREVIEW_BACKGROUND)
     sheet = np.rint(np.concatenate(pictures, axis=1).clip(0, 1) * 255)
     turntable: NDArray[np.uint8] = sheet.astype(np.uint8)

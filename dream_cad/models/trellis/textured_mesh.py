@@ -36,7 +36,12 @@ from dream_cad.models.profile import part_of
 from dream_cad.models.trellis.cameras import sphere_views
 from dream_cad.models.trellis.frame import to_gltf
 from dream_cad.models.trellis.mesh_extraction import ExtractedMesh
-from dream_cad.models.trellis.rendering import Appearance, picture_of, world_cloud
+from dream_cad.models.trellis.rendering import (
+    Appearance,
+    device_of,
+    picture_of,
+    world_cloud,
+)
 from dream_cad.models.trellis.representations import Gaussians
 
 Bake = Literal["opt", "fast"]
@@ -65,6 +70,8 @@ class BakeEffort:
 
 
 PUBLISHED_EFFORT = BakeEffort()
+GPU_EFFORT = BakeEffort(hidden_views=150, hidden_size=512)
+"""The published texture; faces' visibility, which is found on the CPU, from fewer views."""
 QUICK_EFFORT = BakeEffort(views=24, view_size=512, steps=400, hidden_views=60, hidden_size=384)
 """For CPUs: the texture has as many texels, fewer pixels are averaged for each."""
 
@@ -91,8 +98,8 @@ def to_textured_mesh(
         fill_holes: remove parts hidden inside and fill small holes.
         bake: "opt" fits the texture to the views, "fast" averages them; by default "opt" where
             the appearance is on a GPU, else "fast".
-        effort: number and size of views; by default the published ones on a GPU, else
-            ``QUICK_EFFORT``.
+        effort: number and size of views; by default ``GPU_EFFORT`` where the appearance is on a
+            GPU, else ``QUICK_EFFORT``.
         seed: of the fit's order of views.
         progress: called with (fraction, stage): simplify, holes, unwrap, views, bake.
 
@@ -106,8 +113,9 @@ def to_textured_mesh(
     """
     if not 0 <= simplify < 1:
         raise InvalidConfigError(f"simplify is {simplify}; expected 0..1.")
-    on_gpu = _is_on_gpu(appearance)
-    effort = effort or (PUBLISHED_EFFORT if on_gpu else QUICK_EFFORT)
+    device = device_of(appearance)
+    on_gpu = device.startswith("cuda")
+    effort = effort or (GPU_EFFORT if on_gpu else QUICK_EFFORT)
     bake = bake or ("opt" if on_gpu else "fast")
     progress(0.0, "simplify")
     finished = simplify_extracted(mesh, simplify)
@@ -124,19 +132,10 @@ def to_textured_mesh(
         bake,
         effort.steps,
         seed=seed,
-        device=str(_device_of(appearance)),
+        device=device,
         progress=part_of(progress, 0.8, 1.0),
     )
     return replace(finished, vertices=to_gltf(finished.vertices), texture=texture)
-
-
-def _device_of(appearance: Appearance) -> str:
-    tensor = appearance.xyz if isinstance(appearance, Gaussians) else appearance.trivec
-    return str(tensor.device)
-
-
-def _is_on_gpu(appearance: Appearance) -> bool:
-    return _device_of(appearance).startswith("cuda")
 
 
 def simplify_extracted(mesh: ExtractedMesh, share: float) -> MeshData:
@@ -190,11 +189,12 @@ def observe(
     progress: ProgressCallback = ignore_progress,
 ) -> list[Observation]:
     """Render the appearance from all around, and find what of the texture each view shows."""
+    device = device_of(appearance)
     source = world_cloud(appearance) if isinstance(appearance, Gaussians) else appearance
     observations = []
     for number, view in enumerate(sphere_views(effort.views)):
         progress(number / effort.views, "views")
-        picture, _ = picture_of(source, view, effort.view_size)
+        picture, _ = picture_of(source, view, effort.view_size, device)
         texels = look_into_texture(mesh, view, effort.view_size)
         observations.append(Observation.of(texels, picture))
     return observations
