@@ -94,9 +94,16 @@ def project(
     low, high = _bounds(mean, radii, size, screen_filter.tile)
     index = (drawn & (high > low).all(dim=1)).nonzero()[:, 0]
     index = index[at[index, 2].argsort(stable=True)]
-    color = torch.from_numpy(cloud.colors).to(device)
-    parts = (mean, wide, opacity, at[:, 2], color, low, high)
-    return ProjectedSplats(*(part[index] for part in parts), radii)
+    return ProjectedSplats(
+        mean=mean[index],
+        covariance=wide[index],
+        opacity=opacity[index],
+        depth=at[index, 2],
+        color=torch.from_numpy(cloud.colors).to(device)[index],
+        low=low[index],
+        high=high[index],
+        radii=radii,
+    )
 
 
 def _tensor(values: NDArray[np.float32], device: str | torch.device) -> Tensor:

@@ -51,8 +51,9 @@ def device_of(appearance: Appearance | GaussianCloud) -> str:
     """Return the device of the tensors; a cloud's arrays are on the CPU."""
     if isinstance(appearance, GaussianCloud):
         return "cpu"
-    is_splats = isinstance(appearance, Gaussians)
-    return str(appearance.xyz.device if is_splats else appearance.trivec.device)
+    if isinstance(appearance, Gaussians):
+        return str(appearance.xyz.device)
+    return str(appearance.trivec.device)
 
 
 def picture_of(
