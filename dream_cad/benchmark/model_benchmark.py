@@ -7,8 +7,10 @@ import inspect
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +199,24 @@ def _environment(result: GenerationResult | None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cpu": _cpu_name(),
     }
-    found |= _gpu()
+    found |= _gpu() | _commit()
     if result is not None:
         kept = ("checkpoint", "device", "versions", "precision")
         found |= {key: result.metadata[key] for key in kept if key in result.metadata}
     return found
+
+
+@lru_cache(maxsize=1)
+def _commit() -> dict[str, str]:
+    """The commit of this package; nothing where it was installed from a wheel."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # a wheel may lie in somebody else's repository
+        return {}
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return {"commit": done.stdout.strip()}
+    return {}
 
 
 def _cpu_name() -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_a_benchmark_measures_and_assesses(tmp_path: Path) -> None:
     assert result.peak_ram_gb > 0.01
     assert result.stage_seconds == {"mesh": 0.5}
     assert result.environment["device"] == "cpu"
+    assert re.fullmatch("[0-9a-f]{7,40}", result.environment.get("commit", "0" * 7))
     assert result.quality_metrics is not None
     assert result.quality_metrics.overall_mesh_quality == pytest.approx(100)
     assert result.output_path is not None
