@@ -1,4 +1,4 @@
-"""Sets of row ids whose memory does not grow with them: they lie in a private temporary file."""
+"""Sets of row ids in bounded memory: the rest of them lies in a private temporary file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from contextlib import contextmanager
 
 from dream_cad.exceptions import StorageError
 
-_CACHE_KIB = 8 * 1024
-"""Pages kept in memory; the rest is in a file that SQLite makes, unlinks and so never leaves."""
+_CACHE_KIB = 64 * 1024
+"""Pages kept in memory, those of some two million ids; the rest is in a file that SQLite makes,
+unlinks and so never leaves, where an id costs several times as much."""
 
 
 class IdSet:
-    """Ids of rows (32 hexadecimal digits), exact, some 30 bytes each on disk, about 3 us each.
+    """Ids of rows (32 hexadecimal digits), exact, some 30 bytes each, at most 64 MiB of memory.
 
-    A Python set takes some 100 bytes of memory an id. The file is where SQLite puts temporary
+    A Python set takes some 90 bytes of memory an id, without end. The file is where SQLite puts temporary
     files (SQLITE_TMPDIR, TMPDIR, /var/tmp, /tmp).
     """
 
