@@ -16,8 +16,8 @@ unlinks and so never leaves, where an id costs several times as much."""
 class IdSet:
     """Ids of rows (32 hexadecimal digits), exact, some 30 bytes each, at most 64 MiB of memory.
 
-    A Python set takes some 90 bytes of memory an id, without end. The file is where SQLite puts temporary
-    files (SQLITE_TMPDIR, TMPDIR, /var/tmp, /tmp).
+    A Python set takes some 90 bytes of memory an id, without end. The file is where SQLite puts
+    temporary files (SQLITE_TMPDIR, TMPDIR, /var/tmp, /tmp).
     """
 
     def __init__(self) -> None:
