@@ -90,8 +90,10 @@ def _encode_pictures(
         tokens = torch.cat([branch.encoder(home.bring(picture)) for picture in prepared])
     mode = options.multi_image if len(images) > 1 else None
     facts: dict[str, Any] = {"conditioning": "image", "matting": list(matting)}
+    # Attention to equal rows is attention to one of them: a single zero row stands for the
+    # published negative of as many as a picture has (spec, section 17).
     return Guide(
-        Condition(tokens, torch.zeros_like(tokens[:1]), mode),
+        Condition(tokens, torch.zeros_like(tokens[:1, :1]), mode),
         branch.flows,
         facts | ({"multi_image": mode} if mode else {}),
     )

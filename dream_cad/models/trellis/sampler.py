@@ -78,7 +78,7 @@ def sample(
         velocity: maps (x, 1000 t (B,), condition (B, M, C)) to the velocity of x.
         noise: the start: a dense (B, ...) latent or, with one condition row, rows (N, C).
         cond: (B, M, C); with ``mode``, (K, M, C) of K images of one object.
-        negative: (B, M, C); one row with ``mode``.
+        negative: (B, N, C) with any N; one row with ``mode``.
         config: steps and guidance.
         mode: None, "stochastic" (step i uses image i mod K) or "multidiffusion" (mean of all).
         on_step: told the index and state after each step; raising stops.

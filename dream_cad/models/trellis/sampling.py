@@ -27,7 +27,7 @@ class Condition:
 
     Attributes:
         tokens: (K, M, C) of K pictures of one object, or (1, M, C).
-        negative: (1, M, C).
+        negative: (1, N, C), of any length N.
         mode: how several pictures are combined; None for one.
     """
 

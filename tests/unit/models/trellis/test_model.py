@@ -21,6 +21,7 @@ from dream_cad.exceptions import (
 from dream_cad.models.base import GenerationResult
 from dream_cad.models.trellis import RepresentationType, Trellis, textured_mesh
 from dream_cad.models.trellis.textured_mesh import BakeEffort
+from dream_cad.nn.sparse.tensor import SparseTensor, VoxelSet
 from dream_cad.splats.ply import parse_ply
 from dream_cad.splats.splat_file import parse_splat
 from tests.tiny_trellis import PROMPT, SIDE
@@ -124,6 +125,25 @@ def test_the_seed_decides(model: Trellis, result: GenerationResult) -> None:
     assert again.files == result.files
     other = model.generate_from_image(picture(), seed=4)
     assert other.vertices.shape != result.vertices.shape or (other.vertices != again.vertices).any()
+
+
+@torch.no_grad()
+def test_one_zero_row_stands_for_a_whole_negative_condition(model: Trellis) -> None:
+    networks = model._require_loaded().pipeline.networks
+    assert networks.image is not None
+    flow = networks.image.flows.structure
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, 2, 2, 2, generator=random)
+    time = torch.tensor([700.0])
+    one, many = (flow(x, time, torch.zeros(1, rows, 48)) for rows in (1, 14))
+    torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
+    voxels = VoxelSet(torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4], [0, 5, 5, 5]]))
+    latent = SparseTensor(voxels, torch.randn(3, 8, generator=random))
+    one, many = (
+        networks.image.flows.latent(latent, time, torch.zeros(1, rows, 48)).feats
+        for rows in (1, 14)
+    )
+    torch.testing.assert_close(one, many, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
