@@ -107,6 +107,10 @@ def test_words_become_a_mesh_that_turns_and_downloads(browser: Browser, url: str
         page.keyboard.press("ArrowRight")
         assert (np.abs(pixels(page.locator("#dc-stage canvas")) - before).max(axis=2) > 30).any()
         page.get_by_role("button", name="Wireframe").click()
+        expect(page.get_by_role("button", name="Wireframe")).to_have_attribute(
+            "aria-pressed", "true"
+        )
+        expect(page.get_by_role("button", name="Shaded")).to_have_attribute("aria-pressed", "false")
         keep(page, "wireframe")
         page.get_by_role("button", name="Normals").click()
         assert share_drawn(pixels(page.locator("#dc-stage canvas"))) > 0.02
@@ -219,16 +223,18 @@ def test_a_batch_is_watched_retried_and_downloaded(
 
 @pytest.mark.long
 def test_a_phone_shows_everything_in_its_width(browser: Browser, url: str) -> None:
-    with opened(browser, url, width=390, height=844) as page:
-        choose(page, "echo")
-        describe(page, "a small cube")
+    with opened(browser, url, width=390, height=844, dark=True) as page:
+        choose(page, "triposr", resolution="64", seed="3")
+        describe(page, "a yellow chair")
         generate(page)
         until_shown(page)
         for name in ("Create", "Batch"):
             open_tab(page, name)
             wide = page.evaluate(WIDE)
             assert wide == [], f"{name} is too wide: {wide}"
-        keep(page, "phone", whole=True)
+        open_tab(page, "Create")
+        page.locator("#dc-progress").evaluate("part => part.scrollIntoView()")
+        keep(page, "phone")
 
 
 @pytest.mark.long

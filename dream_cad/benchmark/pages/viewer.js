@@ -283,7 +283,7 @@ const DreamCadViewer = (() => {
         gl.bindTexture(gl.TEXTURE_2D, part.picture);
         gl.uniform1i(uniform("look"), LOOKS[look]);
         gl.enable(gl.POLYGON_OFFSET_FILL);
-        gl.polygonOffset(1, 1);  // edges lie on top of their faces
+        gl.polygonOffset(2, 4);  // edges lie on top of their faces
         gl.bindVertexArray(part.array);
         gl.drawElements(gl.TRIANGLES, part.count, gl.UNSIGNED_INT, 0);
         if (look !== "wire") continue;

@@ -74,6 +74,8 @@ window.dreamcad = (() => {
     for (const [stage, view] of views)
       if (!stage.isConnected) { view.close(); views.delete(stage); }
     all("[data-glb]:not([data-state])").forEach(show);
+    // Gradio's label of these differs from the text that is seen on them.
+    all("button.upload-container[aria-label]").forEach(button => button.removeAttribute("aria-label"));
     for (const link of all("a[data-follow]")) {
       link.removeAttribute("data-follow");
       link.click();
