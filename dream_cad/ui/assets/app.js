@@ -7,10 +7,13 @@ window.dreamcad = (() => {
   const choice = () => ({model: picked("model"), preset: picked("preset"),
     open: Boolean(document.querySelector(".dc-options")?.open)});
 
+  // What is asked for; called when a button sends it, so a phone is shown the answer's place.
   function form(newSeed = false) {
+    if (innerWidth < 700) document.getElementById("dc-progress")?.scrollIntoView();
     const inputs = all("[data-option]");
     const answers = Object.fromEntries(inputs.map(input => [input.dataset.option, input.value]));
-    return JSON.stringify({...choice(), new_seed: newSeed, ...(inputs.length ? {options: answers} : {})});
+    const options = inputs.length ? {options: answers} : {};
+    return JSON.stringify({...choice(), new_seed: newSeed, ...options});
   }
 
   const isDark = () => document.body.classList.contains("dark");
