@@ -17,7 +17,7 @@ def page_arguments() -> dict[str, Any]:
     """Return how the page is dressed, as ``launch`` and ``mount_gradio_app`` take it."""
     return {
         "theme": _theme(),
-        "css": _asset("dream_cad.ui", "assets/app.css"),
+        "css": _asset("ui/assets/app.css"),
         "head": _head(),
         "footer_links": [],
         "run_history": False,
@@ -56,16 +56,16 @@ def _theme() -> Any:
 
 @cache
 def _head() -> str:
-    viewer = _asset("dream_cad.benchmark.pages", "viewer.js")
+    viewer = _asset("benchmark/pages/viewer.js")
     # The name of the page is there before Gradio's scripts have loaded.
     splash = (
         "<style>gradio-app:not(:has(.gradio-container))::before{content:'dream_cad';"
         "font:600 22px system-ui,sans-serif;padding:18px 24px}</style>"
     )
     icon = '<link rel="icon" href="data:,">'
-    own = _asset("dream_cad.ui", "assets/app.js")
+    own = _asset("ui/assets/app.js")
     return f"{icon}{splash}<script>{viewer}</script><script>{own}</script>"
 
 
-def _asset(package: str, name: str) -> str:
-    return (files(package) / name).read_text(encoding="utf-8")
+def _asset(path: str) -> str:
+    return (files("dream_cad") / path).read_text(encoding="utf-8")
