@@ -55,7 +55,7 @@ def build_interface(desk: Desk, votes: Path) -> DreamCadBlocks:
     blocks = DreamCadBlocks(str(desk.shelf.folder))
     with blocks:
         gr.HTML(_HEADER, js_on_load=None)
-        with gr.Tabs(elem_id="dc-tabs"):
+        with gr.Tabs(elem_id="dc-tabs", overflow_behavior="wrap"):
             create, compare, batch, history, cluster = _tabs()
         with create:
             CreateTab(desk, blocks)

@@ -316,14 +316,14 @@ def test_steps_are_seen_soon_after_the_server_tells_them(browser: Browser, url: 
         shown = page.evaluate("window.seen").items()
         seen = {key(text): at for text, at in reversed(list(shown))}  # the first sight counts
     lags = sorted(seen[step] - told[step] for step in told.keys() & seen.keys())
-    assert len(lags) >= 3
-    report = f"{len(lags)} steps, median {lags[len(lags) // 2]:.0f} ms, most {lags[-1]:.0f} ms"
+    assert lags, (told, seen)
+    report = f"{len(lags)} stages, median {lags[len(lags) // 2]:.0f} ms, most {lags[-1]:.0f} ms"
     os.write(1, f"\n{report} behind the server's events\n".encode())
 
 
 def key(shown: str) -> str:
-    """Stage and percent, without the time left."""
-    return " · ".join(html.unescape(shown).split(" · ")[:2])
+    """The stage alone: the page and we follow the job by streams of their own."""
+    return re.sub(r"[\d·].*", "", html.unescape(shown)).strip()
 
 
 WATCH = """() => {
