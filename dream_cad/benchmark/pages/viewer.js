@@ -10,17 +10,19 @@ const DreamCadViewer = (() => {
 
   const VERTEX = `#version 300 es
     in vec3 position; in vec3 normal; in vec3 color; in vec2 uv;
-    uniform mat4 view, projection;
+    uniform mat4 view, projection; uniform highp int look;
     out vec3 vNormal, vColor, vAt; out vec2 vUv;
     void main() {
       vec4 at = view * vec4(position, 1.0);
       vAt = at.xyz; vNormal = mat3(view) * normal; vColor = color; vUv = uv;
       gl_Position = projection * at;
+      if (look == 5) gl_Position.z -= 0.001 * gl_Position.w;  // edges lie on top of their faces
     }`;
   const FRAGMENT = `#version 300 es
     precision highp float;
     in vec3 vNormal, vColor, vAt; in vec2 vUv;
-    uniform sampler2D picture; uniform bool hasPicture; uniform int look;
+    uniform sampler2D picture; uniform bool hasPicture;
+    uniform highp int look;
     out vec4 pixel;
     void main() {
       if (look == 5) { pixel = vec4(0.1, 0.14, 0.22, 1.0); return; }
@@ -282,8 +284,6 @@ const DreamCadViewer = (() => {
         gl.uniform1i(uniform("hasPicture"), part.picture ? 1 : 0);
         gl.bindTexture(gl.TEXTURE_2D, part.picture);
         gl.uniform1i(uniform("look"), LOOKS[look]);
-        gl.enable(gl.POLYGON_OFFSET_FILL);
-        gl.polygonOffset(2, 4);  // edges lie on top of their faces
         gl.bindVertexArray(part.array);
         gl.drawElements(gl.TRIANGLES, part.count, gl.UNSIGNED_INT, 0);
         if (look !== "wire") continue;
