@@ -7,7 +7,7 @@ and a texture from views of the splats or of the radiance field.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from dream_cad.mesh.texture_views import (
     fit_texture,
     inpaint,
 )
+from dream_cad.mesh.unwrap import check_texture_size
 from dream_cad.mesh.view_texels import look_into_texture
 from dream_cad.mesh.views import View
 from dream_cad.mesh.visibility import face_visibility, remove_hidden_faces
@@ -48,6 +49,7 @@ Bake = Literal["opt", "fast"]
 
 DEFAULT_SIMPLIFY, DEFAULT_TEXTURE = 0.95, 1024
 _HOLE_EDGES = 250
+_MAX_EFFORT = 4096
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class BakeEffort:
     steps: int = FIT_STEPS
     hidden_views: int = 1000
     hidden_size: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 1 <= value <= _MAX_EFFORT:
+                raise InvalidConfigError(f"{name} is {value}; expected 1..{_MAX_EFFORT}.")
 
 
 PUBLISHED_EFFORT = BakeEffort()
@@ -117,6 +124,12 @@ def to_textured_mesh(
     on_gpu = device.startswith("cuda")
     effort = effort or (GPU_EFFORT if on_gpu else QUICK_EFFORT)
     bake = bake or ("opt" if on_gpu else "fast")
+    check_texture_size(texture_size, 0)
+    if bake == "opt" and texture_size & (texture_size - 1):
+        raise InvalidConfigError(
+            f"texture_size is {texture_size}; bake 'opt' wants a power of two.",
+            hint="512, 1024 or 2048, or bake 'fast'.",
+        )
     progress(0.0, "simplify")
     finished = simplify_extracted(mesh, simplify)
     if fill_holes:

@@ -164,6 +164,12 @@ def test_splats_that_are_elsewhere_are_an_error(splats: Gaussians) -> None:
 def test_wrong_calls_are_refused(splats: Gaussians) -> None:
     with pytest.raises(InvalidConfigError, match="simplify"):
         to_textured_mesh(ball(), splats, simplify=1.0)
+    with pytest.raises(InvalidConfigError, match="power of two"):
+        to_textured_mesh(ball(), splats, bake="opt", texture_size=500)
+    with pytest.raises(InvalidConfigError, match="texture_size"):
+        to_textured_mesh(ball(), splats, texture_size=8)
+    with pytest.raises(InvalidConfigError, match="hidden_views is 0"):
+        replace(EFFORT, hidden_views=0)
     nothing = ExtractedMesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros((0, 6)))
     with pytest.raises(GenerationError, match="no surface"):
         to_textured_mesh(nothing, splats)
