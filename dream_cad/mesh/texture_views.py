@@ -26,6 +26,7 @@ FIT_STEPS = 2500
 _FIRST_RATE, _LAST_RATE, _BETAS = 1e-2, 1e-5, (0.5, 0.9)
 _SMOOTHNESS = 0.01
 _INPAINT_RADIUS = 3
+_MIN_ALPHA = 0.5
 _KEPT_PIXELS = 8_000_000
 
 OnStep = Callable[[float], None]
@@ -44,10 +45,28 @@ class Observation:
     colors: NDArray[np.float32]
 
     @classmethod
-    def of(cls, texels: ViewTexels, picture: NDArray[np.float32]) -> Observation:
-        """Take the pixels of a picture (S, S, 3) on black that show the mesh and are not black."""
+    def of(
+        cls,
+        texels: ViewTexels,
+        picture: NDArray[np.float32],
+        alpha: NDArray[np.float32] | None = None,
+    ) -> Observation:
+        """Take the pixels of a picture that show the mesh.
+
+        Args:
+            texels: of the view.
+            picture: (S, S, 3) in [0, 1] on black.
+            alpha: (S, S) opacity of the picture. With it the black is taken out of the colours, and
+                what is less than half opaque is left out; without it, as published, all that is
+                not black counts as it is.
+        """
         colors = picture.reshape(-1, 3)[texels.pixel]
-        lit = np.flatnonzero((colors > 0).any(axis=1))
+        if alpha is None:
+            lit = np.flatnonzero((colors > 0).any(axis=1))
+        else:
+            share = alpha.reshape(-1)[texels.pixel]
+            lit = np.flatnonzero(share >= _MIN_ALPHA)
+            colors = (colors / np.maximum(share, _MIN_ALPHA)[:, None]).clip(0, 1)
         return cls(texels.select(lit), colors[lit].astype(np.float32, copy=False))
 
 

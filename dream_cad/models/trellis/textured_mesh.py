@@ -201,15 +201,19 @@ def observe(
     effort: BakeEffort,
     progress: ProgressCallback = ignore_progress,
 ) -> list[Observation]:
-    """Render the appearance from all around, and find what of the texture each view shows."""
+    """Render the appearance from all around, and find what of the texture each view shows.
+
+    The published code takes pixels as they are on black, which darkens rims and gaps; here the
+    black is taken out of them.
+    """
     device = device_of(appearance)
     source = world_cloud(appearance) if isinstance(appearance, Gaussians) else appearance
     observations = []
     for number, view in enumerate(sphere_views(effort.views)):
         progress(number / effort.views, "views")
-        picture, _ = picture_of(source, view, effort.view_size, device)
+        picture, alpha = picture_of(source, view, effort.view_size, device)
         texels = look_into_texture(mesh, view, effort.view_size)
-        observations.append(Observation.of(texels, picture))
+        observations.append(Observation.of(texels, picture, alpha))
     return observations
 
 

@@ -94,6 +94,20 @@ def test_black_pixels_are_not_observed() -> None:
     assert (seen.texels.pixel >= 16 * 32).all()
 
 
+def test_black_behind_transparent_pixels_is_taken_out() -> None:
+    texels = look_into_texture(quad(), ahead(2.0), 32)
+    alpha = np.full((32, 32), 0.8, np.float32)
+    alpha[:16] = 0.4
+    picture = np.full((32, 32, 3), 0.6, np.float32) * alpha[..., None]
+    picture[20] = 0
+    seen = Observation.of(texels, picture, alpha)
+    assert (seen.texels.pixel >= 16 * 32).all()
+    dark = seen.texels.pixel // 32 == 20
+    np.testing.assert_allclose(seen.colors[~dark], 0.6, rtol=1e-6)
+    assert dark.any()
+    assert seen.colors[dark].max() == 0
+
+
 def test_averaging_lays_pixels_on_their_texels() -> None:
     image, filled = average_views([observed(view) for view in VIEWS], SIDE)
     assert filled.all()
