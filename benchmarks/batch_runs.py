@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import time
 from dataclasses import dataclass, field, replace
@@ -64,22 +63,10 @@ class Memory:
             self._next = rows + self._step
 
 
-def cpu_seconds() -> float:
-    """Return the CPU time of this process and all below it, Ray's included."""
-    root = psutil.Process()
-    total = 0.0
-    for process in [root, *root.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
-
-
 def run_batch(shape: BatchShape, folder: Path) -> dict[str, Any]:
     """Make a batch and return its figures. Call it connected to Ray.
 
     ``rows_per_s`` counts from the first block that ends, when actors are loaded, to the last.
-    ``cpu_ms_a_row`` is of all processes in that time, whoever else keeps the machine busy.
     """
     source = folder / "in.txt"
     with source.open("w") as stream:
@@ -90,13 +77,13 @@ def run_batch(shape: BatchShape, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     work = _take_in(source, shape, planner, storage, reading)
     taken_in = time.perf_counter()
-    first: tuple[float, int, float] | None = None
+    first: tuple[float, int] | None = None
     done = 0
     for advance in _advances(work, shape, planner, storage):
         done += advance
         making.note(done)
-        first = first or (time.perf_counter(), done, cpu_seconds())
-    ended, cpu = time.perf_counter(), cpu_seconds()
+        first = first or (time.perf_counter(), done)
+    ended = time.perf_counter()
     counts = Manifest(storage).join()
     joined = time.perf_counter()
     if first is None or done != shape.rows or sum(counts.values()) != shape.rows:
@@ -111,7 +98,6 @@ def run_batch(shape: BatchShape, folder: Path) -> dict[str, Any]:
         "until_the_first_block_s": round(first[0] - taken_in, 2),
         "rows_per_s": round((done - first[1]) / (ended - first[0]), 2),
         "pipeline_ms_a_row": _ms(ended - first[0], done - first[1]),
-        "cpu_ms_a_row": _ms(cpu - first[2], done - first[1]),
         "join_ms_a_row": _ms(joined - ended, shape.rows),
         "driver_rss_mib_reading": reading.samples,
         "driver_rss_mib_making": making.samples,
