@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deployments.local import free_port
-from tests.cluster.run_nodes import FAST_DEATH, STORE_BYTES
-
+STORE_BYTES = 80 * 2**20
+FAST_DEATH = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 3,
+}
+"""Ray's settings by which a node that is silent for some seconds counts as dead."""
+_PORT = 6399
 HEAD, WORKER = "10.213.77.1", "10.213.77.2"
 
 
@@ -69,7 +75,7 @@ class TwoNodes:
 
     def __init__(self, folder: Path) -> None:
         self.link = Link()
-        self.address = f"{HEAD}:{free_port()}"
+        self.address = f"{HEAD}:{_PORT}"
         self._log = (folder / "ray.log").open("a")
         self._processes: list[subprocess.Popen[bytes]] = []
         port = self.address.rpartition(":")[2]

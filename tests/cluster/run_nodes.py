@@ -21,14 +21,7 @@ from ray.serve.schema import LoggingConfig
 from deployments.app import build_app
 from deployments.args import AppArgs
 from deployments.local import free_port
-
-STORE_BYTES = 80 * 2**20
-FAST_DEATH = {
-    "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 1000,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 3,
-}
+from tests.cluster.namespaces import FAST_DEATH, STORE_BYTES
 
 
 class Nodes:
