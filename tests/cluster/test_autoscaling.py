@@ -1,6 +1,7 @@
 """Replicas follow the queue: none while nobody asks, more while jobs wait, none again.
 
-Beside the cube model, nano Stable Fast 3D sleeps in the same application until its test.
+Beside the cube model, nano Stable Fast 3D and a tiny MVDream sleep in the same application until
+their tests.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pytest
 
 from dream_cad.benchmark import QualityAssessor
 from tests.cluster.conftest import Server, app_args, serving, until
+from tests.tiny_mvdream import PROMPT, write_checkpoint
 from tests.unit.mesh.gltf import absent_reason, problems
 
 MODEL = "model-echo"
@@ -24,6 +26,8 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = [{"name": "echo", "autoscaling": autoscaling}]
     textured = {"min_replicas": 0, "max_replicas": 1, "idle_s": 2}
     models.append({"name": "stable-fast-3d", "checkpoint": "nano", "autoscaling": textured})
+    views = {"name": "mvdream", "checkpoint": str(write_checkpoint(folder / "mvdream"))}
+    models.append({**views, "autoscaling": textured})
     with serving(folder, app_args(folder, models=models)) as running:
         yield running
 
@@ -73,3 +77,22 @@ def test_stable_fast_3d_is_served(scaled: Server, tmp_path: Path) -> None:
     assert metrics.uv_overlap == 0
     assert metrics.textures.resolution >= 1024
     assert {"base colour", "normal"} <= set(metrics.textures.maps)
+
+
+@pytest.mark.long
+def test_mvdream_is_served_from_a_folder(scaled: Server) -> None:
+    options = {"seed": 3, "num_inference_steps": 3, "resolution": 32, "density_threshold": 0.5}
+    body = {"prompt": PROMPT, "model": "mvdream", "options": options | {"remove_background": False}}
+    assert scaled.client.post("/v1/jobs", json=body).status_code == 503
+    accepted = scaled.client.post("/v1/admin/licenses", json={"model": "mvdream"})
+    assert accepted.status_code == 200, accepted.text
+    answer = scaled.client.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    job = scaled.ended(answer.json()["id"])
+    assert (job["status"], job["attempts"]) == ("completed", 1), job["error"]
+    glb = scaled.client.get(f"/v1/jobs/{job['id']}/result", params={"format": "glb"}).content
+    assert glb[:4] == b"glTF"
+    if absent_reason() is None:
+        assert problems(glb) == []
+    sheet = scaled.client.get(f"/v1/jobs/{job['id']}/files/views.png")
+    assert sheet.content[1:4] == b"PNG"
