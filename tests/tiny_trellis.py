@@ -62,7 +62,7 @@ _GAUSSIANS: Args = {
     "2d_filter_kernel_size": 0.1,
     "3d_filter_kernel_size": 0.0009,
     "scaling_bias": 0.004,
-    "opacity_bias": 0.1,
+    "opacity_bias": 0.9,  # not the published 0.1: splats of random weights would show nothing
     "scaling_activation": "softplus",
 }
 _DECODERS: dict[str, tuple[str, str, Args]] = {
