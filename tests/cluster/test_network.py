@@ -11,10 +11,7 @@ from tests.cluster.conftest import DEADLINE_S, Server, until
 from tests.cluster.namespaces import two_nodes, why_not
 from tests.cluster.test_nodes import FRESH, check_each_ended_once, nodes, serving_args, slots
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skip(reason="not seen to pass yet: the machine was too busy to run it (issue 6)"),
-]
+pytestmark = pytest.mark.long
 
 
 def test_a_cut_network_loses_and_doubles_nothing(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ class Nodes:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{verb} {kind}\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
+        # Ray's own words on the death of a node come between.
+        assert any(line == "done\n" for line in iter(self.process.stdout.readline, ""))
 
 
 @contextmanager
@@ -144,7 +145,6 @@ def check_each_ended_once(folder: Path, jobs: int) -> None:
     assert len(list((folder / "outputs" / "jobs").glob("*/result.json"))) == jobs
 
 
-@pytest.mark.skip(reason="not seen to pass yet: the machine was too busy to finish it (issue 6)")
 def test_served_jobs_go_on_when_a_node_dies_and_when_all_do(tmp_path: Path) -> None:
     with served(tmp_path) as (cluster, server):
         hold = server.hold()
