@@ -1,4 +1,4 @@
-"""Writing and reading mesh files: obj, ply, stl and glb (through trimesh).
+"""Writing and reading mesh files: obj, ply, stl (through trimesh) and glb.
 
 What each format carries:
 

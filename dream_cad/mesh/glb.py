@@ -1,24 +1,22 @@
-"""The GLB writer: trimesh's exporter plus what it leaves to us.
+"""The GLB writer: one mesh, one material, straight from the arrays.
 
-trimesh writes vertex colours as they come in 8 bits. glTF 2.0 wants COLOR_0 in linear light,
-where 8 bits are too few in the shadows, so the colours go in as normalised 16-bit numbers.
-Base colours are sRGB, the other maps linear: glTF says so by a map's place, hence their bytes go
-in as they are. A normal map brings the tangents it was baked for, so that every viewer agrees.
+Vertex colours are written in linear light as glTF 2.0 wants COLOR_0, as normalised 16-bit numbers
+since 8 bits are too few in the shadows. Base colours are sRGB, the other maps linear: glTF says so
+by a map's place, hence their bytes go in as they are. A normal map brings the tangents it was
+baked for, so that every viewer agrees. Every accessor has a buffer view of its own that says what
+it is for, which lets viewers upload it without a look.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from PIL import Image
-from trimesh.exchange.gltf import export_glb
-from trimesh.visual.material import PBRMaterial
-from trimesh.visual.texture import TextureVisuals
 
 from dream_cad.exceptions import FileFormatError, InvalidConfigError
 from dream_cad.mesh.color import srgb_to_linear
@@ -26,44 +24,52 @@ from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.normals import vertex_normals
 from dream_cad.mesh.tangents import vertex_tangents
 
-_UNSIGNED_SHORT, _FLOAT = 5123, 5126
+_UNSIGNED_SHORT, _UNSIGNED_INT, _FLOAT = 5123, 5125, 5126
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
-_JSON_CHUNK = b"JSON"
+_TRIANGLES = 4
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+_JSON_CHUNK, _BIN_CHUNK = b"JSON", b"BIN\0"
 # Without a material glTF means polished metal; generated albedo looks right as matt plastic.
 DEFAULT_METALLIC, DEFAULT_ROUGHNESS = 0.0, 0.9
+_NAME = "geometry_0"
+_WHITE = 65_535
+_LINEAR = np.rint(srgb_to_linear(np.arange(256) / 255.0) * _WHITE).astype("<u2")
+"""Of each 8-bit sRGB value its linear light in 16 bits."""
 
 
 def glb_bytes(mesh: MeshData) -> bytes:
-    """Return a binary glTF 2.0 file with normals, appearance and the receipt in asset.extras."""
-    visual = TextureVisuals(uv=mesh.uv_coords, material=_material(mesh))
-    normals = vertex_normals(mesh.vertices, mesh.faces)
-    bare = trimesh.Trimesh(
-        mesh.vertices, mesh.faces, vertex_normals=normals, visual=visual, process=False
-    )
-    extras = _json_extras(mesh.extras)
+    """Return a binary glTF 2.0 file with normals, appearance and the receipt in asset.extras.
 
-    def add_attributes(buffers: Any, tree: dict[str, Any]) -> None:
-        # A texture multiplies COLOR_0, so colours are written only where there is none.
-        if mesh.vertex_colors is not None and mesh.texture is None:
-            _append_colors(buffers, tree, mesh.vertex_colors)
-        has_bumps = (mesh.materials or {}).get("normal_texture") is not None
-        if mesh.uv_coords is not None and has_bumps:
-            tangents = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv_coords, normals)
-            _append(buffers, tree, "TANGENT", tangents.astype("<f4"), _FLOAT)
-
-    def describe(tree: dict[str, Any]) -> None:
-        tree["asset"]["generator"] = "dream_cad"
-        _name_targets(tree)
-        if extras:
-            tree["asset"]["extras"] = extras
-
-    content = export_glb(
-        bare,
-        include_normals=True,
-        buffer_postprocessor=add_attributes,
-        tree_postprocessor=describe,
-    )
-    return bytes(content)
+    Raises:
+        InvalidConfigError: a material's factor is not within 0 to 1, or the receipt is no JSON.
+    """
+    asset: dict[str, Any] = {"version": "2.0", "generator": "dream_cad"}
+    if mesh.extras:
+        asset["extras"] = mesh.extras
+    parts = _Parts()
+    indices = parts.add(mesh.faces.astype("<u4").reshape(-1, 1), _UNSIGNED_INT, _INDEX_BUFFER)
+    primitive = {
+        "attributes": _add_attributes(parts, mesh),
+        "indices": indices,
+        "mode": _TRIANGLES,
+        "material": 0,
+    }
+    material = _add_material(parts, mesh)
+    tree: dict[str, Any] = {
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "asset": asset,
+        "nodes": [{"name": _NAME, "mesh": 0}],
+        "meshes": [{"name": _NAME, "primitives": [primitive]}],
+        "materials": [material],
+        "accessors": parts.accessors,
+        "bufferViews": parts.views,
+        "buffers": [{"byteLength": parts.length}],
+    }
+    if parts.images:
+        tree["images"] = parts.images
+        tree["textures"] = [{"source": number} for number in range(len(parts.images))]
+    return _pack(tree, parts.chunks, parts.length)
 
 
 def read_glb_tree(content: bytes) -> dict[str, Any]:
@@ -79,18 +85,94 @@ def read_glb_tree(content: bytes) -> dict[str, Any]:
     raise FileFormatError("The file is not a GLB, or it is cut short.")
 
 
-def _material(mesh: MeshData) -> PBRMaterial:
+class _Parts:
+    """The binary chunk as it grows, and the entries that point into it."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.length = 0
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        values: NDArray[Any],
+        component: int,
+        target: int = _VERTEX_BUFFER,
+        *,
+        has_limits: bool = False,
+    ) -> int:
+        """Append an array (N, C) of little-endian numbers; returns its accessor."""
+        accessor: dict[str, Any] = {
+            "bufferView": self._append(values.tobytes(), target),
+            "componentType": component,
+            "type": _TYPES[values.shape[1]],
+            "count": len(values),
+        }
+        if component == _UNSIGNED_SHORT:
+            accessor["normalized"] = True
+        if has_limits:
+            accessor |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def add_image(self, pixels: NDArray[np.uint8]) -> int:
+        """Append a picture (H, W, 3) as PNG; returns its texture."""
+        content = BytesIO()
+        Image.fromarray(pixels).save(content, format="png")
+        view = self._append(content.getvalue(), None)
+        self.images.append({"bufferView": view, "mimeType": "image/png"})
+        return len(self.images) - 1
+
+    def _append(self, content: bytes, target: int | None) -> int:
+        view = {"buffer": 0, "byteOffset": self.length, "byteLength": len(content)}
+        self.views.append(view if target is None else view | {"target": target})
+        padding = b"\0" * (-len(content) % 4)
+        self.chunks += [content, padding]
+        self.length += len(content) + len(padding)
+        return len(self.views) - 1
+
+
+def _add_attributes(parts: _Parts, mesh: MeshData) -> dict[str, int]:
+    """Append what each vertex has; returns attribute name -> accessor."""
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    found = {
+        "POSITION": parts.add(mesh.vertices.astype("<f4"), _FLOAT, has_limits=True),
+        "NORMAL": parts.add(normals.astype("<f4"), _FLOAT),
+    }
+    if mesh.uv_coords is not None:
+        upright = mesh.uv_coords.copy()
+        upright[:, 1] = 1 - upright[:, 1]  # glTF counts v from the top
+        found["TEXCOORD_0"] = parts.add(upright.astype("<f4"), _FLOAT)
+        if (mesh.materials or {}).get("normal_texture") is not None:
+            tangents = vertex_tangents(mesh.vertices, mesh.faces, mesh.uv_coords, normals)
+            found["TANGENT"] = parts.add(tangents.astype("<f4"), _FLOAT)
+    # A texture multiplies COLOR_0, so colours are written only where there is none.
+    if mesh.vertex_colors is not None and mesh.texture is None:
+        rgba = np.full((len(mesh.vertices), 4), _WHITE, dtype="<u2")
+        rgba[:, :3] = _LINEAR[mesh.vertex_colors]
+        found["COLOR_0"] = parts.add(rgba, _UNSIGNED_SHORT)
+    return found
+
+
+def _add_material(parts: _Parts, mesh: MeshData) -> dict[str, Any]:
+    """Append the maps; returns the material that points at them."""
     given = mesh.materials or {}
-    return PBRMaterial(
-        name="material",
-        baseColorFactor=[1.0, 1.0, 1.0, 1.0],
-        baseColorTexture=_image(mesh.texture),
-        metallicFactor=_factor(given, "metallic", DEFAULT_METALLIC),
-        roughnessFactor=_factor(given, "roughness", DEFAULT_ROUGHNESS),
-        normalTexture=_image(given.get("normal_texture")),
-        metallicRoughnessTexture=_image(given.get("metallic_roughness_texture")),
-        doubleSided=False,
-    )
+    surface: dict[str, Any] = {
+        "baseColorFactor": [1.0, 1.0, 1.0, 1.0],
+        "metallicFactor": _factor(given, "metallic", DEFAULT_METALLIC),
+        "roughnessFactor": _factor(given, "roughness", DEFAULT_ROUGHNESS),
+    }
+    material = {"name": "material", "pbrMetallicRoughness": surface, "doubleSided": False}
+    for place, name, pixels in (
+        (surface, "baseColorTexture", mesh.texture),
+        (material, "normalTexture", given.get("normal_texture")),
+        (surface, "metallicRoughnessTexture", given.get("metallic_roughness_texture")),
+    ):
+        if pixels is not None:
+            place[name] = {"index": parts.add_image(pixels)}
+    return material
 
 
 def _factor(materials: dict[str, Any], name: str, default: float) -> float:
@@ -105,48 +187,15 @@ def _factor(materials: dict[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _image(pixels: NDArray[np.uint8] | None) -> Image.Image | None:
-    return None if pixels is None else Image.fromarray(pixels)
-
-
-def _append_colors(buffers: Any, tree: dict[str, Any], colors: NDArray[np.uint8]) -> None:
-    rgba = np.full((len(colors), 4), 65_535, dtype="<u2")
-    rgba[:, :3] = np.rint(srgb_to_linear(colors / 255.0) * 65_535)
-    _append(buffers, tree, "COLOR_0", rgba, _UNSIGNED_SHORT)
-
-
-def _append(
-    buffers: Any, tree: dict[str, Any], name: str, values: NDArray[Any], component: int
-) -> None:
-    """Add an attribute (V, 4) to the only primitive."""
-    buffers[name] = values.tobytes()
-    tree["accessors"][name] = {
-        "bufferView": len(buffers) - 1,
-        "byteOffset": 0,
-        "componentType": component,
-        "normalized": component != _FLOAT,
-        "type": "VEC4",
-        "count": len(values),
-    }
-    primitive = tree["meshes"][0]["primitives"][0]
-    primitive["attributes"][name] = len(tree["accessors"]) - 1
-
-
-def _name_targets(tree: dict[str, Any]) -> None:
-    """Say of each buffer view what it is for, which lets viewers upload it without a look."""
-    views, accessors = tree["bufferViews"], tree["accessors"]
-    for mesh in tree["meshes"]:
-        for primitive in mesh["primitives"]:
-            views[accessors[primitive["indices"]]["bufferView"]]["target"] = _INDEX_BUFFER
-            for accessor in primitive["attributes"].values():
-                views[accessors[accessor]["bufferView"]]["target"] = _VERTEX_BUFFER
-
-
-def _json_extras(extras: dict[str, Any]) -> dict[str, Any]:
+def _pack(tree: dict[str, Any], chunks: list[bytes], length: int) -> bytes:
     try:
-        return cast(dict[str, Any], json.loads(json.dumps(extras, allow_nan=False)))
+        text = json.dumps(tree, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise InvalidConfigError(
             f"The mesh's receipt cannot be written as JSON: {error}.",
             hint="Keep only strings, finite numbers, booleans, lists and dicts in extras.",
         ) from error
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + length
+    head = struct.pack("<4sIII4s", b"glTF", 2, total, len(text), _JSON_CHUNK)
+    return b"".join([head, text, struct.pack("<I4s", length, _BIN_CHUNK), *chunks])

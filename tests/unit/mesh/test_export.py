@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import itertools
 import os
 from pathlib import Path
 
@@ -171,6 +173,46 @@ def test_glb_texture_is_upright() -> None:
     start = 20 + int.from_bytes(content[12:16], "little") + 8 + view["byteOffset"]
     stored = np.frombuffer(content[start : start + view["byteLength"]], "<f4").reshape(-1, 2)
     assert stored.tolist() == [[0, 1], [1, 1], [1, 0], [0, 0]]
+
+
+def test_glb_is_laid_out_as_the_format_says() -> None:
+    """Lengths add up, every view starts at a multiple of four, numbers come back bit for bit."""
+    mesh = textured_quad(checker(3, 5), materials={"normal_texture": checker(7, 7)})
+    content = mesh_bytes(mesh, "glb")
+    assert int.from_bytes(content[8:12], "little") == len(content)
+    start = 20 + int.from_bytes(content[12:16], "little")
+    assert start % 4 == 0
+    assert content[start + 4 : start + 8] == b"BIN\0"
+    data = content[start + 8 :]
+    tree = read_glb_tree(content)
+    assert int.from_bytes(content[start : start + 4], "little") == len(data)
+    assert tree["buffers"] == [{"byteLength": len(data)}]
+    views = tree["bufferViews"]
+    assert all(view["byteOffset"] % 4 == 0 for view in views)
+    assert all(
+        first["byteOffset"] + first["byteLength"] <= second["byteOffset"]
+        for first, second in itertools.pairwise(views)
+    )
+    primitive = tree["meshes"][0]["primitives"][0]
+
+    def stored(accessor: int, kind: str) -> np.ndarray:
+        view = views[tree["accessors"][accessor]["bufferView"]]
+        end = view["byteOffset"] + view["byteLength"]
+        return np.frombuffer(data[view["byteOffset"] : end], kind)
+
+    assert stored(primitive["indices"], "<u4").tolist() == mesh.faces.ravel().tolist()
+    position = primitive["attributes"]["POSITION"]
+    assert stored(position, "<f4").tolist() == mesh.vertices.ravel().tolist()
+    assert tree["accessors"][position]["max"] == mesh.vertices.max(0).tolist()
+    assert stored(primitive["attributes"]["TANGENT"], "<f4").size == 4 * len(mesh.vertices)
+    pictures = [views[image["bufferView"]] for image in tree["images"]]
+    sizes = [
+        Image.open(io.BytesIO(data[view["byteOffset"] :][: view["byteLength"]])).size
+        for view in pictures
+    ]
+    assert sizes == [(5, 3), (7, 7)]
+    assert tree["materials"][0]["normalTexture"] == {"index": 1}
+    assert tree["textures"] == [{"source": 0}, {"source": 1}]
 
 
 @pytest.mark.parametrize("format", FORMATS)
