@@ -41,6 +41,13 @@ class RouterClient:
         outcomes: list[JobView | Exception] = await self._call("submit_many", jobs)
         return outcomes
 
+    async def make(self, job: GenerationJob, timeout_s: float) -> JobView:
+        """Add a job and wait for its end, with one call of the router; see Router.make."""
+        deadline = time.monotonic() + timeout_s
+        view: JobView = await self._call("make", job, min(timeout_s, _PATIENCE_S))
+        left = deadline - time.monotonic()
+        return view if view.job.status.is_final or left <= 0 else await self.wait(view.job.id, left)
+
     async def get(self, job_id: str) -> JobView:
         """See Router.get."""
         view: JobView = await self._call("get", job_id)

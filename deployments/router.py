@@ -20,6 +20,7 @@ from deployments.demand import DemandTeller
 from deployments.endings import cancel
 from deployments.gateway_desk import GatewayDesk
 from deployments.grouping import Grouping
+from deployments.joblog import job_fields
 from deployments.jobrun import JobRun
 from deployments.lanes import open_lanes
 from deployments.messages import JobView, ModelInfo
@@ -176,11 +177,25 @@ class Router(GatewayDesk):
         except QueueFullError as error:
             error.details["retry_after_s"] = self._retry_after_s(job.model_name)
             raise
+        if accepted.job.id == job.id:
+            logger.info(
+                "job accepted", extra={**job_fields(job), "model": job.model_name, "key": job.owner}
+            )
         lane = self._lanes.get(accepted.job.model_name)
         if lane is not None:
             lane.wake(accepted.job)
             await until_begun(lane.runs.values(), accepted.job.priority.value)
         return self._view_at(accepted.job, accepted.position)
+
+    async def make(self, job: GenerationJob, timeout_s: float) -> JobView:
+        """Add a job, as ``submit_many`` does, and return it as ``wait`` does: one call for both.
+
+        Raises:
+            DreamCadError: it was not added; see ``submit_many``.
+        """
+        # What has begun to be added is added, whoever hangs up meanwhile.
+        view = await asyncio.shield(self._submit(job))
+        return view if view.job.status.is_final else await self.wait(view.job.id, timeout_s)
 
     async def _accept_all(self, jobs: list[GenerationJob]) -> list[Accepted | Exception]:
         outcomes: list[Accepted | Exception] = await self._database(accept_all, self._queue, jobs)

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from deployments.args import AppArgs
 from deployments.gateway_client import GatewayClient
@@ -30,6 +32,7 @@ from dream_cad.queue.jobs import BatchView
 logger = logging.getLogger(__name__)
 
 _PAGE = 200
+_LOOK_AGAIN_S = 0.1
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -52,15 +55,20 @@ class Services:
         self, submission: Submission, who: Principal, idempotency_key: str | None = None
     ) -> JobView:
         """Check a request, store its picture and queue it; durable when this returns."""
+        prepared = await self._checked(submission, who, idempotency_key)
+        return await self.add(prepared.job, prepared.image)
+
+    async def _checked(
+        self, submission: Submission, who: Principal, idempotency_key: str | None
+    ) -> Prepared:
         url = submission.request.image_url
         if url is not None:
             if submission.image is not None or submission.request.prompt is not None:
                 raise InvalidConfigError("Give one of prompt, image and image_url.")
             submission = replace(submission, image=await self.fetcher.fetch(url))
         prepared = await self._prepare(submission, who, idempotency_key)
-        job = prepared.job
-        await self._check_dependencies(job, who)
-        return await self.add(job, prepared.image)
+        await self._check_dependencies(prepared.job, who)
+        return prepared
 
     async def make(
         self,
@@ -74,21 +82,27 @@ class Services:
         A client that hangs up cancels the job, unless it gave an idempotency key, with which it can
         come back for the result.
         """
-        submitting = self.detached.start(self.submit(submission, who, idempotency_key))
+        prepared = await self._checked(submission, who, idempotency_key)
+        queue_and_wait = partial(self.router.make, timeout_s=wait_s)
+        making = self.detached.start(self._queue(prepared.job, prepared.image, queue_and_wait))
         try:
-            view = await asyncio.shield(submitting)
-            return await self.router.wait(view.job.id, wait_s)
+            return await asyncio.shield(making)
         except asyncio.CancelledError:
             if idempotency_key is None:
-                self.detached.start(self._cancel_when_queued(submitting))
+                self.detached.start(self._cancel_when_queued(prepared.job.id, making))
             raise
 
-    async def _cancel_when_queued(self, submitting: asyncio.Task[JobView]) -> None:
-        try:
-            view = await submitting
-            await self.router.cancel(view.job.id)
-        except DreamCadError as error:
-            logger.info("nothing to cancel after a hang-up", extra={"reason": str(error)})
+    async def _cancel_when_queued(self, job_id: str, making: asyncio.Task[JobView]) -> None:
+        while not making.done():
+            try:
+                await self.router.cancel(job_id)
+            except JobNotFoundError:  # on its way into the queue
+                await asyncio.wait({making}, timeout=_LOOK_AGAIN_S)
+            except DreamCadError as error:
+                logger.warning("not cancelled after a hang-up", extra={"reason": str(error)})
+                return
+            else:
+                return
 
     async def _prepare(
         self, submission: Submission, who: Principal, idempotency_key: str | None
@@ -100,19 +114,23 @@ class Services:
 
     async def add(self, job: GenerationJob, image: bytes | None) -> JobView:
         """Store a job's picture and queue the job."""
+        return await self._queue(job, image, self.router.submit)
+
+    async def _queue(
+        self,
+        job: GenerationJob,
+        image: bytes | None,
+        verb: Callable[[GenerationJob], Coroutine[Any, Any, JobView]],
+    ) -> JobView:
         if image is not None and job.input_uri is not None:
             await asyncio.to_thread(self.artifacts.publish, job.input_uri, {INPUT_FILE: image})
         try:
-            view = await self.router.submit(job)
+            view = await verb(job)
         except DreamCadError:
             await self._forget_input(job)
             raise
         if view.job.id != job.id:
             await self._forget_input(job)
-        logger.info(
-            "job accepted",
-            extra={"job_id": view.job.id, "request_id": request_id_var.get(), "key": job.owner},
-        )
         return view
 
     async def pictures_of(self, submission: BatchSubmission) -> list[bytes | None]:

@@ -71,6 +71,9 @@ class QueueRouter:
     async def submit(self, job: GenerationJob) -> JobView:
         return await self.get(self.queue.add_job(job))
 
+    async def make(self, job: GenerationJob, timeout_s: float) -> JobView:
+        return await self.wait((await self.submit(job)).job.id, timeout_s)
+
     async def submit_batch(self, jobs: list[GenerationJob], name: str, owner: str) -> BatchView:
         return await self.batch(add_batch(self.queue, jobs, owner, name, None))
 
