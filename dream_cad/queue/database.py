@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,12 @@ from dream_cad.settings import get_settings
 
 _BUSY_TIMEOUT_S = 30.0
 _LOCK_POLL_S = 0.05
+_EMPTY_JSON: dict[type, str] = {dict: "{}", list: "[]"}
+
+
+def _to_json(value: Any) -> str:
+    """Write JSON; most columns of most jobs are empty, and batches have thousands of jobs."""
+    return (not value and _EMPTY_JSON.get(type(value))) or json.dumps(value)
 
 
 def default_database_url() -> str:
@@ -59,7 +66,9 @@ def open_engine(url: str) -> Engine:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         # Pinged before use: a PostgreSQL that was restarted costs one new connection, no error.
-        engine = create_engine(with_driver(url), pool_pre_ping=path is None)
+        engine = create_engine(
+            with_driver(url), pool_pre_ping=path is None, json_serializer=_to_json
+        )
         if path is not None:
             event.listen(engine, "connect", _configure_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
