@@ -65,7 +65,7 @@ def rasterize_positions(
     covered = np.flatnonzero(drawn != NO_FACE)
     primitive = drawn[covered]
     centres = np.stack([covered % texture_size, covered // texture_size], axis=1) + 0.5
-    weights = barycentric(screen[primitive], depth[primitive], centres.astype(np.float64))
+    weights = barycentric(screen, depth, primitive, centres.astype(np.float64))
     positions = np.zeros((texture_size**2, 3), dtype=np.float32)
     positions[covered] = np.einsum("pk,pkc->pc", weights, points[primitive])
     coverage = (drawn != NO_FACE).reshape(texture_size, texture_size)

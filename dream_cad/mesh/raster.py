@@ -50,16 +50,46 @@ def rasterize(
 
 
 def barycentric(
-    screen: NDArray[np.float64], depth: NDArray[np.float64], pixels: NDArray[np.float64]
+    screen: NDArray[np.float64],
+    depth: NDArray[np.float64],
+    face: NDArray[np.int64],
+    pixels: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Perspective-correct weights (P, 3) of ``pixels`` (P, 2) in triangles (P, 3, 2), (P, 3)."""
-    edges = edge_functions(screen)
-    x, y = pixels[:, 0, None], pixels[:, 1, None]
-    weights = (edges[:, :, 0] * x + edges[:, :, 1] * y + edges[:, :, 2]) / depth
-    weights = weights / weights.sum(axis=1, keepdims=True)
-    clipped: NDArray[np.float64] = np.clip(weights, 0, 1)
-    clipped /= clipped.sum(axis=1, keepdims=True)
-    return clipped
+    """Return perspective-correct weights of points in the triangles that they lie in.
+
+    Args:
+        screen: (F, 3, 2) corner positions in pixels.
+        depth: (F, 3) positive distance of the corners.
+        face: (P,) triangle of each point.
+        pixels: (P, 2) the points.
+
+    Returns:
+        (P, 3) float64, in [0, 1], of sum 1.
+    """
+    used, index = seen_faces(face, len(screen))
+    planes = edge_functions(screen[used]) / depth[used, :, None]
+    # Three tables of contiguous rows: gathering (P, 3, 3) at once takes twice as long.
+    slope_x, slope_y, rest = (np.ascontiguousarray(planes[:, :, k]) for k in range(3))
+    weights = slope_x[index] * pixels[:, :1]
+    weights += slope_y[index] * pixels[:, 1:]
+    weights += rest[index]
+    weights /= weights.sum(axis=1, keepdims=True)
+    np.clip(weights, 0, 1, out=weights)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def seen_faces(face: NDArray[np.int64], number: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the faces that occur in ``face``, and the place of each entry among them.
+
+    Args:
+        face: (P,) face numbers below ``number``.
+        number: faces there are.
+    """
+    occurs = np.zeros(number, dtype=bool)
+    occurs[face] = True
+    place = np.cumsum(occurs) - 1
+    return np.flatnonzero(occurs), place[face]
 
 
 def covered_pixels(

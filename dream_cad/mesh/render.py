@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dream_cad.mesh.checks import check_mesh
 from dream_cad.mesh.color import linear_to_srgb, sample_texture, srgb_to_linear
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.normals import corner_normals
-from dream_cad.mesh.raster import NO_FACE, barycentric, rasterize
+from dream_cad.mesh.raster import NO_FACE, barycentric, rasterize, seen_faces
 
 FIRST_AZIMUTH_DEG = 35.0  # a three-quarter view shows front, side and top
 _FIELD_OF_VIEW_DEG = 30.0
@@ -21,6 +22,9 @@ _SUPERSAMPLING = 2
 _MARGIN = 0.92  # part of the picture that the object may fill
 _MAX_SIZE = 4096
 _MAX_VIEWS = 64
+# Views drawn at once: a small mesh costs calls of numpy, not pixels; a large one costs memory.
+_FACES_AT_ONCE = 50_000
+_PIXELS_AT_ONCE = 3_000_000
 _BACKGROUND = np.array([246, 246, 248], dtype=np.float32)
 _CLAY = np.array([190, 188, 184], dtype=np.uint8)
 
@@ -94,10 +98,31 @@ def _render(
     projected = [_project(mesh.vertices, rotation) for rotation in rotations]
     extent = max(float(np.abs(position).max()) for position, _ in projected)
     normals = corner_normals(mesh.vertices, mesh.faces, _CREASE_DEG)
-    return [
-        _picture(mesh, position * (_MARGIN / extent), depth, normals, rotation, size)
+    views = [
+        _View(rotation, position * (_MARGIN / extent), depth)
         for rotation, (position, depth) in zip(rotations, projected, strict=True)
     ]
+    return [
+        picture
+        for part in _groups(len(views), len(mesh.faces), size)
+        for picture in _pictures(mesh, views[part], normals, size)
+    ]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A camera, and where the vertices are for it: (V, 2) in -1..1 with y up, (V,) depths."""
+
+    rotation: NDArray[np.float64]
+    position: NDArray[np.float64]
+    depth: NDArray[np.float64]
+
+
+def _groups(views: int, faces: int, size: int) -> list[slice]:
+    """Divide the views into groups that are drawn at once: small pictures of small meshes."""
+    pixels = (size * _SUPERSAMPLING) ** 2
+    together = max(1, min(_FACES_AT_ONCE // faces, _PIXELS_AT_ONCE // pixels))
+    return [slice(begin, begin + together) for begin in range(0, views, together)]
 
 
 def _camera_rotation(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
@@ -128,63 +153,94 @@ def _project(
     return camera[:, :2] / depth[:, None] + np.finfo(np.float64).tiny, depth
 
 
-def _picture(
-    mesh: MeshData,
-    position: NDArray[np.float64],
-    depth: NDArray[np.float64],
-    normals: NDArray[np.float32],
-    rotation: NDArray[np.float64],
-    size: int,
-) -> NDArray[np.uint8]:
-    """Rasterise at twice the size, shade what is seen, average down. Returns RGBA."""
+def _pictures(
+    mesh: MeshData, views: list[_View], normals: NDArray[np.float32], size: int
+) -> list[NDArray[np.uint8]]:
+    """Rasterise views side by side at twice the size, shade, average down. Returns RGBA."""
     fine = size * _SUPERSAMPLING
-    pixels = (position * np.array([1.0, -1.0]) + 1) * (fine / 2)
-    screen, corner_depth = pixels[mesh.faces], depth[mesh.faces]
-    face = rasterize(screen, corner_depth, width=fine, height=fine).ravel()
-    seen = np.flatnonzero(face != NO_FACE)
-    face = face[seen]
-    centres = np.stack([seen % fine, seen // fine], axis=1).astype(np.float64) + 0.5
-    weights = barycentric(screen[face], corner_depth[face], centres)
-    normal = np.einsum("pk,pkc->pc", weights, normals[face])
-    light = _lighting(screen[face], normal @ rotation.T)
-    color = srgb_to_linear(_albedo(mesh, face, weights) / 255.0) * light[:, None]
-    layer = np.zeros((fine * fine, 4), dtype=np.float32)
+    width, faces = fine * len(views), len(mesh.faces)
+    flip_y = np.array([1.0, -1.0])
+    screen = np.concatenate(
+        [
+            ((view.position * flip_y + [1 + 2 * column, 1]) * (fine / 2))[mesh.faces]
+            for column, view in enumerate(views)
+        ]
+    )
+    corner_depth = np.concatenate([view.depth[mesh.faces] for view in views])
+    drawn = rasterize(screen, corner_depth, width=width, height=fine).ravel()
+    seen = np.flatnonzero(drawn != NO_FACE)
+    drawn = drawn[seen]
+    centres = np.stack([seen % width, seen // width], axis=1).astype(np.float64) + 0.5
+    weights = barycentric(screen, corner_depth, drawn, centres).astype(np.float32)
+    light = _lighting(weights, *_camera_normals(screen, drawn, normals, views))
+    albedo = _albedo(mesh, drawn % faces, weights)
+    color = srgb_to_linear(albedo.astype(np.float32) / 255) * light[:, None]
+    layer = np.zeros((fine * width, 4), dtype=np.float32)
     layer[seen, :3], layer[seen, 3] = np.minimum(color, 1), 1
-    return _downsample(layer.reshape(fine, fine, 4))
+    picture = _downsample(layer.reshape(fine, width, 4))
+    return np.split(picture, len(views), axis=1)
 
 
 def _albedo(
-    mesh: MeshData, face: NDArray[np.int64], weights: NDArray[np.float64]
+    mesh: MeshData, face: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> NDArray[np.floating[Any]] | NDArray[np.uint8]:
     """Return (P, 3) sRGB 0..255 of the seen points."""
-    corners = mesh.faces[face]
     if mesh.texture is not None and mesh.uv_coords is not None:
-        return sample_texture(mesh.texture, _blend(mesh.uv_coords, corners, weights))
+        return sample_texture(mesh.texture, _at_corners(mesh.uv_coords, mesh, face, weights))
     if mesh.vertex_colors is not None:
-        return _blend(mesh.vertex_colors, corners, weights)
+        return _at_corners(mesh.vertex_colors, mesh, face, weights)
     return np.broadcast_to(_CLAY, (len(face), 3))
 
 
-def _blend(
-    values: NDArray[Any], corners: NDArray[np.int32], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    blended: NDArray[np.float64] = np.einsum("pk,pkc->pc", weights, values[corners])
-    return blended
+def _at_corners(
+    values: NDArray[Any], mesh: MeshData, face: NDArray[np.int64], weights: NDArray[np.float32]
+) -> NDArray[np.floating[Any]]:
+    return _mixed(weights, *(values[mesh.faces[:, k]][face] for k in range(3)))
 
 
-def _lighting(screen: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (P,) brightness from a key and a fill light, both fixed to the camera."""
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    first, second = screen[:, 1] - screen[:, 0], screen[:, 2] - screen[:, 0]
+def _camera_normals(
+    screen: NDArray[np.float64],
+    drawn: NDArray[np.int64],
+    normals: NDArray[np.float32],
+    views: list[_View],
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return (U, 3, 3) corner normals of the faces that are seen, towards the camera, and (P,).
+
+    The second says which of them each pixel shows.
+    """
+    used, index = seen_faces(drawn, len(screen))
+    view_of, face = np.divmod(used, len(normals))
+    rotations = np.stack([view.rotation for view in views]).astype(np.float32)
+    turned = np.einsum("uij,ukj->uki", rotations[view_of], normals[face])
+    corners = screen[used]
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     # With y down a front face turns clockwise; the inside of an open mesh is lit from inside.
     is_back = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0] > 0
-    normal[is_back] *= -1
-    light = np.full(len(normal), _AMBIENT)
+    turned[is_back] *= -1
+    return turned, index
+
+
+def _lighting(
+    weights: NDArray[np.float32], normals: NDArray[np.float32], index: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Return (P,) brightness from a key and a fill light, both fixed to the camera."""
+    normal = _mixed(weights, *(np.ascontiguousarray(normals[:, k])[index] for k in range(3)))
+    length = np.sqrt(np.einsum("pc,pc->p", normal, normal))
+    light = np.full(len(normal), _AMBIENT, dtype=np.float32)
     for direction, strength in ((_KEY, _KEY_STRENGTH), (_FILL, _FILL_STRENGTH)):
-        cosine = normal @ (direction / np.linalg.norm(direction))
+        unit = (direction / np.linalg.norm(direction)).astype(np.float32)
+        cosine = (normal @ unit) / np.maximum(length, 1e-12)
         # A wrapped cosine: soft terminator, as from a large lamp.
         light += strength * np.maximum((cosine + 0.25) / 1.25, 0)
     return light
+
+
+def _mixed(
+    weights: NDArray[np.float32], *corners: NDArray[np.floating[Any]]
+) -> NDArray[np.floating[Any]]:
+    """Return (P, C): the corners' values (P, C) each, by weights (P, 3)."""
+    first, second, third = (weights[:, k, None] * corner for k, corner in enumerate(corners))
+    return first + second + third
 
 
 def _downsample(layer: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -157,6 +157,6 @@ def _inside(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def test_barycentric_is_perspective_correct() -> None:
     screen = np.array([[[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]])
     depth = np.array([[1.0, 3.0, 1.0]])
-    weights = barycentric(screen, depth, np.array([[5.0, 0.0]]))
+    weights = barycentric(screen, depth, np.array([0]), np.array([[5.0, 0.0]]))
     # Half way on the screen is a quarter of the way to a corner three times as far.
     assert weights[0] == pytest.approx([0.75, 0.25, 0.0])
