@@ -1,8 +1,8 @@
 """Make the nano checkpoints: ``python -m jobs.train_nano all --data DIR --output DIR``.
 
-Four stages, each resumable by itself: procedural samples, the reconstruction network, the textured
-one (Stable Fast 3D's architecture) and the text-to-image network. On two CPU cores two trainings
-run side by side, one core each.
+Five stages, each resumable by itself: procedural samples, the reconstruction network, the textured
+one (Stable Fast 3D's architecture), its material estimator and the text-to-image network. On two
+CPU cores two trainings run side by side, one core each.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from rich.progress import track
 
 from jobs.nano.dataset import SHARD_ITEMS, make_dataset
 from jobs.nano.optimizer import Schedule
+from jobs.nano.train_material import train_material
 from jobs.nano.train_reconstruction import train_reconstruction
 from jobs.nano.train_text_to_image import train_text_to_image
-from jobs.nano.train_textured import train_material, train_textured
+from jobs.nano.train_textured import train_textured
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -29,8 +30,6 @@ MinutesOption = Annotated[float, typer.Option(min=0.1, help="Wall-clock budget."
 StepsOption = Annotated[int, typer.Option(min=1, help="Most optimiser steps.")]
 SeedOption = Annotated[int, typer.Option(min=0)]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads of the training.")]
-
-_MATERIAL_SHARE = 0.2
 
 
 def _prepare(threads: int) -> str:
@@ -76,7 +75,7 @@ def textured(
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
 ) -> None:
-    """Train picture → textured 3D with material; writes ``stable_fast_3d/`` under the output.
+    """Train picture → textured 3D; writes ``stable_fast_3d/`` under the output.
 
     Needs ``triposr/`` there: its image encoder is taken over.
     """
@@ -90,8 +89,21 @@ def textured(
         seed=seed,
         device=device,
     )
-    refinement = Schedule(steps=steps, minutes=_MATERIAL_SHARE * minutes)
-    train_material(data, output / "stable_fast_3d", schedule=refinement)
+
+
+@app.command()
+def material(
+    data: DataOption,
+    output: OutputOption,
+    minutes: MinutesOption = 25,
+    steps: StepsOption = 100_000,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Teach ``stable_fast_3d/`` roughness and metallic, on pictures made for it; on the CPU."""
+    _prepare(threads)
+    schedule = Schedule(steps=steps, minutes=minutes)
+    train_material(data, output / "stable_fast_3d", schedule=schedule, seed=seed)
 
 
 @app.command()
@@ -122,6 +134,7 @@ def everything(
     samples(data, workers=threads)
     reconstruction(data, output, minutes=minutes, seed=seed, threads=threads)
     textured(data, output, minutes=minutes, seed=seed, threads=threads)
+    material(data, output, minutes=0.4 * minutes, seed=seed, threads=threads)
     text(data, output, minutes=minutes, seed=seed, threads=threads)
 
 

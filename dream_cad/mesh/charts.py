@@ -28,7 +28,7 @@ _CUT_ROUNDS = 2
 # Charts that take more than this share of the surface but fill less than that part of their
 # box are cut in half, so that they pack better.
 _SPLIT_ROUNDS = 2
-_MIN_SPLIT_SHARE, _MIN_BOX_FILL = 0.02, 0.4
+_MIN_SPLIT_SHARE, _MIN_BOX_FILL = 0.02, 0.55
 _ANGLES = np.radians(np.arange(0, 90, 10))
 _Adjacency = tuple[NDArray[np.intp], NDArray[np.intp]]
 

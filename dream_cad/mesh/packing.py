@@ -1,19 +1,20 @@
 """Packing charts into the unit square as bitmaps: holes and bays of one chart hold others.
 
 The square is a grid of cells. Charts are placed from large to small at the lowest free place, in
-the best of four quarter turns. Free places of large charts come from a correlation by FFT; small
-ones count as rectangles, for which a table of sums will do. The scale shrinks until all fit.
+the best of four quarter turns. Free places of large charts come from a correlation; small ones
+count as rectangles, for which a table of sums will do. The scale shrinks until all fit, in one of
+three orders by size; then it grows again to the largest one that a search by halves finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from dream_cad.exceptions import GenerationError
 from dream_cad.mesh.charts import Charts, turned_to_rectangle
@@ -22,11 +23,12 @@ from dream_cad.mesh.raster import covered_pixels
 
 _GRID = 256
 _FIRST_FILL = 0.86  # part of the square that charts take at the first try
-_SHRINK = 0.965  # of lengths, a try
-_MAX_TRIES = 90  # down to a twenty-fifth of the first length
-_STRIDE = 3
+_SHRINK = 0.99  # of lengths, a step
+_STRIDE = 8  # steps a try; once all charts fit, halving it finds the largest scale in between
+_MAX_STEPS = 320  # down to a twenty-fifth of the first length
 _FINE = 4
-_SMALL_CELLS = 24  # charts no larger than this are placed as rectangles
+_MANY_CHARTS = 500
+_SMALL_CELLS = 12  # charts no larger than this are placed as rectangles
 
 
 @dataclass(frozen=True)
@@ -62,22 +64,39 @@ def pack_charts(charts: Charts, *, texture_size: int, padding: int) -> NDArray[n
     def attempt(step: int) -> NDArray[np.float64] | None:
         shrink = _SHRINK**step
         size = np.floor(extent * scale * shrink).astype(np.intp) + 1
-        placement = _place_all(_bitmaps(sampled, shrink, size), grid, rim)
+        bitmaps = _bitmaps(sampled, shrink, size)
+        cells = np.array([np.count_nonzero(bitmap) for bitmap in bitmaps])
+        # Charts grown by the rim to two sides share no cell, and grow at least like squares.
+        if ((np.sqrt(cells) + rim) ** 2).sum() > (grid + rim) ** 2:
+            return None
+        tried = (_place_all(bitmaps, order, grid, rim) for order in _orders(bitmaps))
+        placement = next((found for found in tried if found is not None), None)
         if placement is None:
             return None
         return _placed(uvs * scale * shrink, charts.label, size, placement) / grid
 
-    for step in range(_STRIDE - 1, _MAX_TRIES, _STRIDE):
+    for step in range(_STRIDE, _MAX_STEPS, _STRIDE):
         found = attempt(step)
         if found is not None:
-            # One of the steps in between may have done as well.
-            closer = (attempt(between) for between in range(step - _STRIDE + 1, step))
-            return next((better for better in closer if better is not None), found)
+            return _closer(attempt, step, found)
     raise GenerationError(
         f"{charts.count:,} charts do not fit into a texture of {texture_size} texels with "
         f"{padding} texels between them.",
         hint="Raise texture_size, or simplify the mesh first.",
     )
+
+
+def _closer(
+    attempt: Callable[[int], NDArray[np.float64] | None], step: int, found: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the packing of the least step that halving the stride before ``step`` finds."""
+    stride = _STRIDE // 2
+    while stride:
+        better = attempt(step - stride)
+        if better is not None:
+            step, found = step - stride, better
+        stride //= 2
+    return found
 
 
 @dataclass(frozen=True)
@@ -126,15 +145,17 @@ def _edge_samples(cells: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDAr
     return (start[edge] + share[:, None] * along[edge]).astype(np.float32), edge // 3
 
 
-def _place_all(bitmaps: list[NDArray[np.uint8]], grid: int, rim: int) -> _Placement | None:
-    """Place charts, or return None as soon as one does not fit."""
-    order = np.argsort([-bitmap.size for bitmap in bitmaps], kind="stable")
+def _place_all(
+    bitmaps: list[NDArray[np.uint8]], order: NDArray[np.intp], grid: int, rim: int
+) -> _Placement | None:
+    """Place charts in an order, or return None as soon as one does not fit."""
     occupied = np.zeros((grid, grid), dtype=np.uint8)
     turns = np.zeros(len(bitmaps), dtype=np.intp)
     corner = np.zeros((len(bitmaps), 2), dtype=np.intp)
     kernel = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
+    top = 0
     for chart in order:
-        found = _lowest_place(occupied, bitmaps[chart])
+        found = _lowest_place(occupied, bitmaps[chart], top)
         if found is None:
             return None
         turns[chart], row, column = found
@@ -142,7 +163,18 @@ def _place_all(bitmaps: list[NDArray[np.uint8]], grid: int, rim: int) -> _Placem
         bitmap = np.rot90(bitmaps[chart], turns[chart])
         grown = cv2.dilate(np.pad(bitmap, rim), kernel).astype(np.uint8)
         _occupy(occupied, grown, row - rim, column - rim)
+        top = max(top, row + len(bitmap) + rim)
     return _Placement(turns, corner)
+
+
+def _orders(bitmaps: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.intp]]:
+    """Yield orders of charts, large ones first: by their box, by their cells, by their length.
+
+    Very many charts are so small that the order matters little; one has to do.
+    """
+    sizes = (np.size, np.count_nonzero, lambda bitmap: max(bitmap.shape))
+    for size in sizes[: 1 if len(bitmaps) > _MANY_CHARTS else None]:
+        yield np.argsort([-int(size(bitmap)) for bitmap in bitmaps], kind="stable")
 
 
 def _bitmaps(sampled: _Samples, shrink: float, size: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
@@ -159,38 +191,47 @@ def _bitmaps(sampled: _Samples, shrink: float, size: NDArray[np.intp]) -> list[N
 
 
 def _lowest_place(
-    occupied: NDArray[np.uint8], bitmap: NDArray[np.uint8]
+    occupied: NDArray[np.uint8], bitmap: NDArray[np.uint8], top: int
 ) -> tuple[int, int, int] | None:
-    """Return (quarter turns, row, column) of the free place whose middle is lowest."""
+    """Return (quarter turns, row, column) of the free place whose middle is lowest.
+
+    Args:
+        occupied: (N, N) uint8 grid.
+        bitmap: of the chart.
+        top: from this row on the grid is empty.
+    """
     is_small = max(bitmap.shape) <= _SMALL_CELLS
-    blocked = None if is_small else fft.rfft2(occupied.astype(np.float32))
     best: tuple[float, tuple[int, int, int]] | None = None
     for turn in range(2 if is_small else 4):
-        turned = np.rot90(bitmap, turn)
-        rows, columns = (n - m + 1 for n, m in zip(occupied.shape, turned.shape, strict=True))
-        if min(rows, columns) < 1:
+        turned = np.ascontiguousarray(np.rot90(bitmap, turn))
+        rows, columns = turned.shape
+        # Above what is there any place is free, and above the best so far none is better.
+        limit = top if best is None else min(top, int(best[0] - rows / 2))
+        if columns > occupied.shape[1] or limit < 0:
             continue
-        hits = _box_sums(occupied, turned) if blocked is None else _hits(blocked, turned, occupied)
-        free = np.flatnonzero(hits[:rows, :columns] < 0.5)
+        hits = (_box_sums if is_small else _hits)(occupied[: limit + rows], turned)
+        free = np.flatnonzero(hits < 0.5)
         if len(free) == 0:
             continue
-        row, column = divmod(int(free[0]), columns)
-        cost = row + turned.shape[0] / 2 + column / occupied.shape[1]
+        row, column = divmod(int(free[0]), hits.shape[1])
+        cost = row + rows / 2 + column / occupied.shape[1]
         if best is None or cost < best[0]:
             best = cost, (turn, row, column)
     return None if best is None else best[1]
 
 
-def _hits(blocked: Any, bitmap: NDArray[np.uint8], occupied: NDArray[np.uint8]) -> Any:
-    """Count the occupied cells under the bitmap at every place without wrap-around."""
-    shape = occupied.shape
-    chart = fft.rfft2(bitmap.astype(np.float32), s=shape)
-    return fft.irfft2(blocked * chart.conj(), s=shape)
+def _hits(occupied: NDArray[np.uint8], bitmap: NDArray[np.uint8]) -> Any:
+    """Count the occupied cells under the bitmap at every place; empty where it is too tall."""
+    if len(bitmap) > len(occupied):
+        return np.empty((0, 1))
+    return cv2.matchTemplate(occupied, bitmap, cv2.TM_CCORR)
 
 
 def _box_sums(occupied: NDArray[np.uint8], bitmap: NDArray[np.uint8]) -> Any:
-    table = cv2.integral(occupied)
     rows, columns = bitmap.shape
+    if rows > len(occupied):
+        return np.empty((0, 1))
+    table = cv2.integral(occupied)
     return (
         table[rows:, columns:]
         - table[:-rows, columns:]

@@ -30,6 +30,10 @@ class Schedule:
     tail: float = 0.5
     _start: float = field(default_factory=time.monotonic)
 
+    def start(self) -> None:
+        """Count the minutes from now on; they count from the making otherwise."""
+        self._start = time.monotonic()
+
     def progress(self, step: int) -> float:
         """Return the share of the run that is done, in [0, 1]."""
         elapsed = (time.monotonic() - self._start) / (60.0 * self.minutes)

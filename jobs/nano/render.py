@@ -39,6 +39,44 @@ class Camera:
         return np.stack([_DISTANCE * out, right, np.cross(out, right), -out]).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class SeenSurface:
+    """What four rays a pixel meet.
+
+    Attributes:
+        hit: (2S, 2S) bool, rays that meet the solid; the other arrays are of those R rays.
+        normals: (R, 3) outward units.
+        directions: (R, 3) units from the camera.
+        colors: (R, 3) sRGB of the parts met.
+    """
+
+    hit: NDArray[np.bool_]
+    normals: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    colors: NDArray[np.float32]
+
+    def picture(self, shaded: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Average the (R, 3) shades of the rays to (S, S, 4): colour on BACKGROUND, coverage."""
+        side = len(self.hit)
+        samples = np.zeros((side, side, 4), np.float32)
+        samples[self.hit, :3] = shaded
+        samples[self.hit, 3] = 1.0
+        pixels = samples.reshape(side // 2, 2, side // 2, 2, 4).mean(axis=(1, 3))
+        alpha = pixels[..., 3:]
+        color = pixels[..., :3] + (1.0 - alpha) * (BACKGROUND / 255.0)
+        return (np.concatenate([color, alpha], -1) * 255.0 + 0.5).astype(np.uint8)
+
+
+def see_solid(solid: Solid, camera: Camera, *, size: int = 128) -> SeenSurface:
+    """Trace a solid, its silhouette filling ``FOREGROUND_RATIO`` of ``size`` pixels."""
+    basis = camera.basis()
+    arrays = (solid.kinds, solid.to_local, solid.centers, solid.sizes, solid.carve)
+    traced = _trace(2 * size, _window_of_silhouette(basis, arrays), basis, *arrays)
+    hit = traced[..., 6] >= 0
+    rays = traced[hit]
+    return SeenSurface(hit, rays[:, :3], rays[:, 3:6], solid.colors[rays[:, 6].astype(np.intp)])
+
+
 def render_solid(
     solid: Solid, camera: Camera, *, size: int = 128, gloss: float = 0.0, light_deg: float = -40.0
 ) -> NDArray[np.uint8]:
@@ -54,15 +92,21 @@ def render_solid(
     Returns:
         (size, size, 4) uint8: colour on BACKGROUND, and the coverage as alpha.
     """
-    basis = camera.basis()
-    arrays = (solid.kinds, solid.to_local, solid.centers, solid.sizes, solid.carve)
-    window = _window_of_silhouette(basis, arrays)
+    return shade_plainly(see_solid(solid, camera, size=size), camera, gloss, light_deg)
+
+
+def shade_plainly(
+    seen: SeenSurface, camera: Camera, gloss: float, light_deg: float
+) -> NDArray[np.uint8]:
+    """Shade as ``render_solid`` does: much ambient light, one light, one highlight."""
     light = _light_direction(camera, light_deg)
-    samples = _trace(2 * size, window, basis, light, gloss, solid.colors, *arrays)
-    pixels = samples.reshape(size, 2, size, 2, 4).mean(axis=(1, 3))
-    alpha = pixels[..., 3:]
-    color = pixels[..., :3] + (1.0 - alpha) * (BACKGROUND / 255.0)
-    return (np.concatenate([color, alpha], -1) * 255.0 + 0.5).astype(np.uint8)
+    diffuse = np.maximum(seen.normals @ light, 0.0)
+    facing = np.maximum(-np.einsum("rc,rc->r", seen.normals, seen.directions), 0.0)
+    half = light - seen.directions
+    cosine = np.einsum("rc,rc->r", seen.normals, half) / np.linalg.norm(half, axis=1)
+    glint = np.maximum(cosine, 0.0) ** 24 * gloss
+    shade = 0.60 + 0.32 * diffuse + 0.08 * facing
+    return seen.picture(np.minimum(seen.colors * shade[:, None] + glint[:, None], 1.0))
 
 
 def _light_direction(camera: Camera, light_deg: float) -> NDArray[np.float32]:
@@ -77,9 +121,7 @@ def _window_of_silhouette(
     """Return (3,) centre u, centre v and half size of the square that frames the silhouette."""
     size = 48
     wide = np.array([0.0, 0.0, 1.15 * _TAN_HALF_FOV], np.float32)
-    black = np.zeros((arrays[0].shape[0], 3), np.float32)
-    up = np.array([0.0, 0.0, 1.0], np.float32)
-    hit = _trace(size, wide, basis, up, 0.0, black, *arrays)[..., 3] > 0
+    hit = _trace(size, wide, basis, *arrays)[..., 6] >= 0
     rows, columns = np.nonzero(hit)
     if len(rows) == 0:
         return wide
@@ -101,8 +143,9 @@ def _slab(origin, direction):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def _trace(size, window, basis, light, gloss, colors, kinds, to_local, centers, sizes, carve):  # type: ignore[no-untyped-def]
-    image = np.zeros((size, size, 4), np.float32)
+def _trace(size, window, basis, kinds, to_local, centers, sizes, carve):  # type: ignore[no-untyped-def]
+    """Return (size, size, 7): normal, ray direction and the index of the part met, -1 for none."""
+    seen = np.full((size, size, 7), -1.0, np.float32)
     ex, ey, ez = basis[0, 0], basis[0, 1], basis[0, 2]
     e = 1.5e-3
     for row in range(size):
@@ -139,14 +182,8 @@ def _trace(size, window, basis, light, gloss, colors, kinds, to_local, centers, 
             ny = solid_distance(x, y + e, z, kinds, to_local, centers, sizes, carve)[0] - d
             nz = solid_distance(x, y, z + e, kinds, to_local, centers, sizes, carve)[0] - d
             norm = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
-            nx, ny, nz = nx / norm, ny / norm, nz / norm
-            diffuse = max(nx * light[0] + ny * light[1] + nz * light[2], 0.0)
-            facing = -(nx * dx + ny * dy + nz * dz)
-            shade = 0.60 + 0.32 * diffuse + 0.08 * max(facing, 0.0)
-            hx, hy, hz = light[0] - dx, light[1] - dy, light[2] - dz
-            half = np.sqrt(hx * hx + hy * hy + hz * hz)
-            glint = max((nx * hx + ny * hy + nz * hz) / half, 0.0) ** 24 * gloss
-            for c in range(3):
-                image[row, column, c] = min(colors[part, c] * shade + glint, 1.0)
-            image[row, column, 3] = 1.0
-    return image
+            pixel = seen[row, column]
+            pixel[0], pixel[1], pixel[2] = nx / norm, ny / norm, nz / norm
+            pixel[3], pixel[4], pixel[5] = dx, dy, dz
+            pixel[6] = part
+    return seen

@@ -94,16 +94,19 @@ def batches(
         samples.grow()
 
 
-def augment(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+def augment(
+    pictures: Tensor, rng: np.random.Generator, *, least_sharpness: float = 1 / 3
+) -> Tensor:
     """Blur, shift, scale and noise as the text stage and matting would.
 
     Args:
         pictures: (B, 3, S, S) colours on BACKGROUND, or with their mask (B, 4, S, S), in [0, 1].
         rng: source of the changes.
+        least_sharpness: half of the batches are scaled to this share of their size and back.
     """
     size = pictures.shape[-1]
     if rng.random() < 0.5:
-        small = int(rng.integers(size // 3, size))
+        small = int(rng.integers(int(size * least_sharpness), size))
         pictures = F.interpolate(pictures, size=(small, small), mode="bilinear", antialias=True)
         pictures = F.interpolate(pictures, size=(size, size), mode="bilinear")
     count, channels = pictures.shape[:2]

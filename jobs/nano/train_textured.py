@@ -1,4 +1,7 @@
-"""Train Stable Fast 3D's architecture at nano size: picture → shape, colour, material."""
+"""Train Stable Fast 3D's architecture at nano size: picture → shape, colour, normals.
+
+The material estimator shares nothing with the rest; ``train_material`` teaches it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ from torch.nn import functional as F
 from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
 from dream_cad.models.stable_fast_3d.config_file import write_config
 from dream_cad.models.stable_fast_3d.network import StableFast3DNetwork
-from jobs.nano.catalogue import ROUGHNESS_METALLIC, material_of
 from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import BOX, Shard
 from jobs.nano.normals import shard_normals
@@ -32,35 +34,30 @@ logger = logging.getLogger(__name__)
 _REACH = 0.06
 """Colours and normals are learnt within so far of the surface."""
 
-_WEIGHTS = {"dice": 0.5, "color": 2.0, "normal": 0.1, "material": 0.5}
+_WEIGHTS = {"dice": 0.5, "color": 2.0, "normal": 0.1}
 _RIM_SHARE = 16
-_MARGIN = 0.01
-"""The Beta distributions' parameters are kept so far above 1, where their mode is smooth."""
 
 
 @dataclass
 class TexturedSamples(Samples):
-    """Samples with normals and materials; normals are computed once beside the shards."""
+    """Samples with normals, which are computed once beside the shards."""
 
     normals: list[NDArray[np.int8]] = field(default_factory=list)
-    materials: list[tuple[float, float]] = field(default_factory=list)
 
     def keep(self, shard: Shard) -> None:
         """Add the samples of one shard."""
         super().keep(shard)
         self.normals.extend(shard_normals(shard, self.folder / "normals"))
-        self.materials.extend(ROUGHNESS_METALLIC[material_of(text)] for text in shard.captions)
 
 
 class Batch(NamedTuple):
-    """Pictures (B, 4, S, S), points (B, P, 3), and what is true there and about the object."""
+    """Pictures (B, 3, S, S), points (B, P, 3), and what is true there."""
 
     pictures: Tensor
     points: Tensor
     distances: Tensor
     colors: Tensor
     normals: Tensor
-    materials: Tensor
 
 
 def batches(
@@ -77,7 +74,7 @@ def batches(
             chosen = order[start : start + batch_size]
             first = rng.integers(0, len(samples.points[0]) - points + 1)
             window = slice(first, first + points)
-            pictures = stack(samples.pictures, chosen, slice(None))  # type: ignore[arg-type]
+            pictures = stack(samples.pictures, chosen, slice(None))[..., :3]  # type: ignore[arg-type]
             positions = stack(samples.points, chosen, window)  # type: ignore[arg-type]
             distances = stack(samples.distances, chosen, window)  # type: ignore[arg-type]
             rim = torch.from_numpy(rim_points(batch_size, points // _RIM_SHARE, rng))
@@ -89,7 +86,6 @@ def batches(
                 distances,
                 stack(samples.colors, chosen, window) / 255.0,  # type: ignore[arg-type]
                 stack(samples.normals, chosen, window) / 127.0,  # type: ignore[arg-type]
-                torch.tensor([samples.materials[i] for i in chosen]),
             )
         samples.grow()
 
@@ -110,11 +106,10 @@ def rim_points(batch_size: int, count: int, rng: np.random.Generator) -> NDArray
 def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the loss and the occupancy IoU of the points.
 
-    Occupancy and colour as in ``train_reconstruction``; one minus the cosine of the normals, and
-    the material's error.
+    Occupancy and colour as in ``train_reconstruction``, and one minus the cosine of the normals.
     """
-    pictures, points, distances, colors, normals, materials = batch
-    planes = network.scene_codes(network.direct_codes(pictures[:, :3]))
+    pictures, points, distances, colors, normals = batch
+    planes = network.scene_codes(network.direct_codes(pictures))
     features = network.features(planes, points)
     logit = network.decoder.raw("density", features)[..., 0] - network.config.threshold_logit
     target = torch.sigmoid(-distances / SOFTNESS)
@@ -130,28 +125,9 @@ def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Ten
     loss = loss + _WEIGHTS["dice"] * dice.mean()
     loss = loss + _WEIGHTS["color"] * (color_error * near).sum() / count
     loss = loss + _WEIGHTS["normal"] * (normal_error * near).sum() / count
-    loss = loss + _WEIGHTS["material"] * material_loss(network, pictures, materials)
     inside, truth = logit > 0, distances < 0
     iou = (inside & truth).sum() / (inside | truth).sum().clamp(min=1)
     return loss, iou.detach()
-
-
-def material_loss(network: StableFast3DNetwork, pictures: Tensor, materials: Tensor) -> Tensor:
-    """Return the squared error of (B, 2) roughness and metallic under the distributions' modes.
-
-    Both parameters are kept above 1: there the mode is smooth, and says "in between" where the
-    picture does not tell; the likelihood would prefer two peaks, whose published mode is 1.
-    """
-    estimator = network.image_estimator
-    found = estimator.distributions(estimator.features(pictures[:, :3] * pictures[:, 3:]))
-    loss = torch.zeros((), device=pictures.device)
-    for column, name in enumerate(("roughness", "metallic")):
-        alpha, beta = found[name]
-        above, below = (alpha - 1).clamp(min=_MARGIN), (beta - 1).clamp(min=_MARGIN)
-        error = (above / (above + below) - materials[:, column]).square()
-        low = F.relu(1 + _MARGIN - alpha) + F.relu(1 + _MARGIN - beta)
-        loss = loss + (error + low).mean()
-    return loss
 
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
@@ -280,41 +256,3 @@ def train_textured(
         if step % 100 == 0:
             write_checkpoint(partial(write_config, config), average.state, folder)
     write_checkpoint(partial(write_config, config), average.state, folder)
-
-
-def train_material(
-    data: Path, folder: Path, *, schedule: Schedule, batch_size: int = 64, seed: int = 1
-) -> None:
-    """Go on with the material estimator alone, on the CPU; its steps cost next to nothing.
-
-    Args:
-        data: folder of the shards.
-        folder: checkpoint of ``train_textured``, which is written anew.
-        schedule: steps, time and learning-rate factor.
-        batch_size: objects a step.
-        seed: of the estimator's weights, order and augmentation.
-    """
-    config = StableFast3DConfig.nano()
-    network = StableFast3DNetwork(config)
-    initialize(network, seed)
-    trained = load_file(folder / "model.safetensors")
-    state = {key: value for key, value in trained.items() if "image_estimator" not in key}
-    network.load_state_dict(state, strict=False)
-    network.requires_grad_(False)
-    network.image_estimator.requires_grad_(True)
-    optimizer = Optimizer(network.image_estimator, [], 2e-3)
-    average = WeightAverage(network.image_estimator)
-    source = batches(TexturedSamples(data), batch_size, 1, np.random.default_rng(seed))
-    running, step = 0.0, 0
-    while schedule.progress(step) < 1.0:
-        batch = next(source)
-        loss = material_loss(network, batch.pictures, batch.materials)
-        optimizer.step(loss, schedule.factor(step))
-        average.update(network.image_estimator)
-        step += 1
-        running += loss.item()
-        if step % 200 == 0:
-            logger.info("material step %d loss %.4f", step, running / 200)
-            running = 0.0
-    named = {f"image_estimator.{key}": value for key, value in average.state.items()}
-    write_checkpoint(partial(write_config, config), state | named, folder)

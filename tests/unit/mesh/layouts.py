@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import trimesh
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes
 
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.texels import count_overlaps, rasterize_texels
@@ -29,6 +31,18 @@ def crumpled() -> MeshData:
     return MeshData((mesh.vertices + shift).astype(np.float32), mesh.faces)
 
 
+def knot() -> MeshData:
+    """A tube along a trefoil: thin and bent everywhere, the hard case for packing."""
+    turn = np.linspace(0, 2 * np.pi, 400)
+    line = [np.sin(turn) + 2 * np.sin(2 * turn), np.cos(turn) - 2 * np.cos(2 * turn)]
+    path = 0.27 * np.stack([*line, -np.sin(3 * turn)], axis=1)
+    axis = np.linspace(-1, 1, 56)
+    nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+    field = 0.13 - cKDTree(path).query(nodes.reshape(-1, 3))[0].reshape(nodes.shape[:3])
+    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=(2 / 55,) * 3)
+    return MeshData(vertices.astype(np.float32), faces.astype(np.int32))
+
+
 def with_flat_faces() -> MeshData:
     """A box with faces of no area: three corners on a line, and one corner twice."""
     box = from_trimesh(trimesh.creation.box((1.0, 0.5, 0.25)))
@@ -42,6 +56,7 @@ MESHES = {
     "nested boxes": nested_boxes(),
     "crumpled": crumpled(),
     "flat faces": with_flat_faces(),
+    "knot": knot(),
 }
 
 
