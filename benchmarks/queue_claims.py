@@ -2,10 +2,11 @@
 
     python -m benchmarks.queue_claims [--jobs 100000] [--claims 1000]
 
-Three owners of equal weight with a third of the jobs each. A claim is one durable transaction:
-it counts from the call until the commit is on disk. Baseline of the same run: a transaction that
-sets a switch (two upserts), which is what any durable step costs on this machine. PostgreSQL is
-started for the run (Debian's binaries) with fsync on. Writes results/queue_claims.json.
+Three owners of equal weight with a third of the jobs each. A claim is one transaction; on
+SQLite it need not wait for the disk (a power cut that undoes it leaves the job waiting), on
+PostgreSQL it does. Baseline of the same run: a transaction that sets a switch (two upserts), which
+is what any durable step costs on this machine. PostgreSQL is started for the run (Debian's
+binaries) with fsync on. Writes results/queue_claims.json.
 """
 
 from __future__ import annotations

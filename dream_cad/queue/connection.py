@@ -26,6 +26,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = engine.execution_options(read_only=True)
+        self._hasty = engine.execution_options(durable=False)
         self.is_postgresql = engine.dialect.name == "postgresql"
         lock: AbstractContextManager[object] = (
             nullcontext() if self.is_postgresql else threading.RLock()
@@ -38,8 +39,14 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def connect(self, *, write: bool) -> Iterator[Connection]:
+    def connect(self, *, write: bool, durable: bool = True) -> Iterator[Connection]:
         """Open a transaction, or a savepoint of the one that ``grouped`` holds in this thread.
+
+        Args:
+            write: whether it changes anything.
+            durable: whether its commit waits for the disk. On SQLite what does not may be undone
+                by a power cut, and by nothing else, until the next durable commit. PostgreSQL
+                always waits: without, the death of its server alone would undo it.
 
         Raises:
             StorageError: the database failed; trying again may help.
@@ -47,13 +54,18 @@ class Database:
         group: Connection | None = getattr(self._local, "connection", None)
         with self._lock, _storage_errors():
             if group is None:
-                with (self._engine if write else self._reader).begin() as connection:
+                with self._engine_for(write, durable).begin() as connection:
                     yield connection
             elif write:
                 with group.begin_nested():
                     yield group
             else:
                 yield group
+
+    def _engine_for(self, write: bool, durable: bool) -> Engine:
+        if not write:
+            return self._reader
+        return self._engine if durable or self.is_postgresql else self._hasty
 
     @contextmanager
     def grouped(self) -> Iterator[None]:

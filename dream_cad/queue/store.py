@@ -94,13 +94,17 @@ class JobStore:
             insert_jobs(connection, new_jobs, now)
 
     def claim(self, wanted: Wanted, lease: Lease) -> GenerationJob | None:
-        """Lease the best pending job: level, then the owner least served, then age."""
-        with self._database.connect(write=True) as connection:
+        """Lease the best pending job: level, then the owner least served, then age.
+
+        A claim that a power cut undoes leaves the job waiting, and nobody at work on it: it need
+        not wait for the disk.
+        """
+        with self._database.connect(write=True, durable=False) as connection:
             return _job(claim_best(connection, wanted, lease))
 
     def claim_one(self, job_id: str, lease: Lease) -> GenerationJob | None:
-        """Lease a certain job, if it is pending."""
-        with self._database.connect(write=True) as connection:
+        """Lease a certain job, if it is pending; see ``claim``."""
+        with self._database.connect(write=True, durable=False) as connection:
             return _job(claim_one(connection, job_id, lease))
 
     def extend(

@@ -94,7 +94,11 @@ def check_request(words: list[str]) -> None:
     (url,) = [word for word in words if word.startswith("localhost:8000/")]
     sends = {"--json", "--data-binary", "-F"} & set(words)
     method = words[words.index("-X") + 1] if "-X" in words else "POST" if sends else "GET"
-    scope = {"type": "http", "path": url.removeprefix("localhost:8000").partition("?")[0], "method": method}
+    scope = {
+        "type": "http",
+        "path": url.removeprefix("localhost:8000").partition("?")[0],
+        "method": method,
+    }
     api = build_api(cast("Services", SimpleNamespace(args=AppArgs())))
     assert Match.FULL in [route.matches(dict(scope))[0] for route in api.routes]
 

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import CheckConstraint, create_engine, inspect, text
+from sqlalchemy import CheckConstraint, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from dream_cad.exceptions import InvalidConfigError, StorageError
@@ -16,6 +17,7 @@ from dream_cad.queue.database import OwnerLock, default_database_url, open_engin
 from dream_cad.queue.schema import jobs
 from dream_cad.queue.tables import metadata
 from tests.conftest import SetSettings
+from tests.unit.queue.conftest import make_job
 
 BAD_ROWS = {
     "unknown state": "UPDATE jobs SET status = 'lost'",
@@ -134,3 +136,31 @@ def test_a_killed_owner_loses_no_job(tmp_path: Path) -> None:
     assert [job.id for job in queue.recover()] == [job_id]
     lock.release()
     queue.close()
+
+
+def test_only_a_claim_does_not_wait_for_the_disk(sqlite_url: str) -> None:
+    """A claim that a power cut undoes costs nothing; an accepted job or a result would be lost."""
+    queue = JobQueue(sqlite_url)
+    said: list[str] = []
+
+    def note(*details: object) -> None:
+        said.append(str(details[2]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+
+        def waits_for_the_disk(verb: Callable[[], object]) -> bool:
+            said.clear()
+            verb()
+            levels = [one for one in said if one.startswith("PRAGMA synchronous=")]
+            assert len(levels) == 1
+            return levels == ["PRAGMA synchronous=FULL"]
+
+        job = make_job()
+        assert waits_for_the_disk(lambda: queue.add_job(job))
+        assert not waits_for_the_disk(lambda: queue.get_next_job())
+        token = queue.get_job(job.id).lease_token  # type: ignore[union-attr]
+        assert waits_for_the_disk(lambda: queue.complete(job.id, token or ""))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        queue.close()
