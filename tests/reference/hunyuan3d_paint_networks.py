@@ -1,0 +1,132 @@
+"""Stages of the Hunyuan3D-Paint cases that are networks, samplers and what is around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dream_cad.models.hunyuan3d_mini.paint.block import MultiviewBlock, ViewContext
+from dream_cad.models.hunyuan3d_mini.paint.samplers import (
+    EulerAncestral,
+    LatentConsistency,
+    NoiseSource,
+    Sampler,
+)
+from dream_cad.models.hunyuan3d_mini.paint.unet import PaintUNet
+from dream_cad.models.hunyuan3d_mini.paint.vae import create_vae
+from tests.reference import formula_weights
+from tests.reference.cases import Case
+
+Outputs = dict[str, Any]
+
+
+def named_noise(name: str, count: int = 0) -> NoiseSource:
+    """Draws normal(name.k) in the order of the calls, from number ``count`` on."""
+    numbers = iter(range(count, 1000))
+
+    def draw(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.from_numpy(formula_weights.normal(f"{name}.{next(numbers)}", shape))
+
+    return draw
+
+
+def paint_unet(case: Case, prefix: str = "paint_unet.") -> PaintUNet:
+    network = PaintUNet(case.config["unet"])
+    formula_weights.fill(network, prefix)
+    return network.eval()
+
+
+def filled_vae(case: Case) -> Any:
+    vae = create_vae(case.config["vae"])
+    formula_weights.fill(vae, "paint_vae.")
+    return vae.eval()
+
+
+def block(case: Case) -> Outputs:
+    config = case.config
+    rows, views = config["batch"], config["views"]
+    module = MultiviewBlock("b", config["dim"], config["heads"], config["cross_attention_dim"])
+    assert config["dim"] == config["heads"] * config["head_dim"]
+    case.fill(module)
+    x, text, tokens = case.tensor("x"), case.tensor("context"), case.tensor("ref_tokens")
+    memory = {"b": module.attn_refview.remember(tokens)}
+    second = {"b": module.attn_refview.remember(tokens[1:])}
+    written: dict[str, torch.Tensor] = {}
+
+    def call(context: ViewContext, count: int = len(x)) -> torch.Tensor:
+        out: torch.Tensor = module(x[:count], text[:count], {"context": context})
+        return out
+
+    ones = (1.0,) * rows
+    return {
+        "read": call(ViewContext(views, ones, memory)),
+        "read_scaled": call(ViewContext(views, (0.0, 1.0), second, mva_scale=0.7)),
+        "write": call(ViewContext(views, written=written)),
+        "written": written["b"],
+        "one_view": call(ViewContext(1, ones, memory), rows),
+    }
+
+
+def unet(case: Case) -> Outputs:
+    network = paint_unet(case)
+    tokens = network.read_reference(case.tensor("ref_latents"))
+    if not case.has("latents"):
+        return dict(tokens)
+    parts = [case.tensor(f"{name}latents") for name in ("", "normal_", "position_")]
+    latents, labels = torch.cat(parts, dim=2), torch.tensor(case.config["camera"])
+    memory, text, scales = network.remember(tokens), network.text, (1.0,)
+    mva_scale = 1.0
+    if "guidance" in case.data["what"] and "no guidance" not in case.data["what"]:
+        text = torch.cat([torch.zeros_like(text), text])
+        latents, labels = latents.expand(2, *latents.shape[1:]), labels.expand(2, -1)
+        scales = (0.0, 1.0)
+    elif "mva_scale 0.5, ref_scale 0.8" in case.data["what"]:
+        mva_scale, scales = 0.5, (0.8,)
+    time = case.config["t"]
+    views = {"ref_scale": scales, "memory": memory, "mva_scale": mva_scale}
+    return {"out": network(latents, time, text, labels, **views)}
+
+
+def scheduler(case: Case) -> Outputs:
+    config = case.config
+    sampler: Sampler
+    if "timesteps" in config:
+        sampler = LatentConsistency(config["base"], len(config["timesteps"]))
+        extra: Outputs = {"ddim_timesteps": LatentConsistency(config["base"], 30).timesteps.flip(0)}
+    else:
+        sampler = EulerAncestral(
+            config["base"], config["steps"], config["base"]["timestep_spacing"]
+        )
+        extra = {"sigmas": sampler.sigmas}
+    x = case.tensor("x") * sampler.start_scale
+    base = case.data["inputs"]["noise_i"].split(":")[1].removesuffix(".<i>")
+    noise, outputs = named_noise(base), extra
+    for i in range(len(sampler.timesteps)):
+        scaled = sampler.scale_input(i, x)
+        v = (
+            0.5 * torch.from_numpy(case.array(case.data["inputs"]["v_i"].replace("<i>", str(i))))
+            + 0.3 * scaled
+        )
+        x = sampler.step(i, x, v, noise)
+        outputs |= {f"x{i}": x, f"in{i}": scaled}
+    return outputs | {
+        "timesteps": sampler.timesteps,
+        "init_noise_sigma": torch.tensor(sampler.start_scale),
+    }
+
+
+def vae(case: Case) -> Outputs:
+    module = filled_vae(case)
+    posterior = module.encode(case.tensor("x")).latent_dist
+    decoded = module.decode(case.tensor("z")).sample
+    return {"mean": posterior.mean, "std": posterior.std, "decoded": decoded}
+
+
+NETWORK_STAGES: dict[str, Callable[[Case], Outputs]] = {
+    "unet_block": block,
+    "unet": unet,
+    "scheduler": scheduler,
+    "vae": vae,
+}
