@@ -16,6 +16,7 @@ import typer
 from rich.progress import track
 
 from jobs.nano.dataset import SHARD_ITEMS, make_dataset
+from jobs.nano.material_data import MATERIAL_ITEMS, make_material_data
 from jobs.nano.optimizer import Schedule
 from jobs.nano.train_material import train_material
 from jobs.nano.train_reconstruction import train_reconstruction
@@ -74,20 +75,28 @@ def textured(
     steps: StepsOption = 100_000,
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
+    rate: Annotated[float, typer.Option(min=0.0, help="Highest learning rate.")] = 2e-3,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Folder of a checkpoint to train on.")
+    ] = None,
 ) -> None:
     """Train picture → textured 3D; writes ``stable_fast_3d/`` under the output.
 
-    Needs ``triposr/`` there: its image encoder is taken over.
+    Needs ``triposr/`` there: its image encoder is taken over. Half of the pictures are those of
+    the material stage, which are made first.
     """
     device = _prepare(threads)
+    list(make_material_data(data / "materials", MATERIAL_ITEMS))
     schedule = Schedule(steps=steps, minutes=minutes)
     train_textured(
         data,
         output / "stable_fast_3d",
         encoder_from=output / "triposr",
         schedule=schedule,
+        rate=rate,
         seed=seed,
         device=device,
+        start_from=start_from,
     )
 
 

@@ -21,6 +21,9 @@ SIZE = 64
 LOOKS = 4
 """Materials and lights each object is shown in, beside the other stages' look."""
 
+MATERIAL_ITEMS = 6_000
+"""Objects that are shown so, the first of the other stages'."""
+
 _LOOK_STREAM = 4
 
 
@@ -78,7 +81,7 @@ def make_material_data(folder: Path, items: int) -> Iterator[Path]:
     """Make the samples of ``items`` objects, yielding each file; finished ones are left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, items, SHARD_ITEMS):
-        path = folder / f"material_{first // SHARD_ITEMS:04d}.npz"
+        path = material_path(folder, first)
         if not path.exists():
             parts = [item_samples(seed) for seed in range(first, first + SHARD_ITEMS)]
             samples = MaterialSamples(
@@ -88,6 +91,18 @@ def make_material_data(folder: Path, items: int) -> Iterator[Path]:
             np.savez(partial, **samples._asdict())
             os.replace(partial, path)
         yield path
+
+
+def material_path(folder: Path, first_seed: int) -> Path:
+    """Return the file of the samples from a seed on; it covers the seeds of one shard."""
+    return folder / f"material_{first_seed // SHARD_ITEMS:04d}.npz"
+
+
+def looks_of(path: Path) -> NDArray[np.uint8]:
+    """Load the pictures (N, LOOKS, S, S, 4) of a file, without the other stages' look."""
+    with np.load(path) as file:
+        pictures: NDArray[np.uint8] = file["pictures"]
+    return pictures.reshape(-1, LOOKS + 1, *pictures.shape[1:])[:, 1:]
 
 
 def load_material_data(paths: list[Path]) -> MaterialSamples:

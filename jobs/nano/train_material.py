@@ -17,13 +17,17 @@ from dream_cad.models.stable_fast_3d.config import StableFast3DConfig
 from dream_cad.models.stable_fast_3d.config_file import write_config
 from dream_cad.models.stable_fast_3d.estimators import ImageEstimator
 from jobs.nano.checkpoint import write_checkpoint
-from jobs.nano.material_data import MaterialSamples, load_material_data, make_material_data
+from jobs.nano.material_data import (
+    MATERIAL_ITEMS,
+    MaterialSamples,
+    load_material_data,
+    make_material_data,
+)
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 from jobs.nano.train_reconstruction import augment
 
 logger = logging.getLogger(__name__)
 
-ITEMS = 6_000
 _MARGIN = 0.01
 """The Beta distributions' parameters are kept so far above 1, where their mode is smooth."""
 
@@ -101,7 +105,7 @@ def train_material(
     folder: Path,
     *,
     schedule: Schedule,
-    items: int = ITEMS,
+    items: int = MATERIAL_ITEMS,
     batch_size: int = 128,
     rate: float = 3e-3,
     seed: int = 0,

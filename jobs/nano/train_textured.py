@@ -25,6 +25,7 @@ from dream_cad.models.stable_fast_3d.config_file import write_config
 from dream_cad.models.stable_fast_3d.network import StableFast3DNetwork
 from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import BOX, Shard
+from jobs.nano.material_data import LOOKS, looks_of, material_path
 from jobs.nano.normals import shard_normals
 from jobs.nano.optimizer import Optimizer, Schedule, WeightAverage
 from jobs.nano.train_reconstruction import SOFTNESS, Samples, augment
@@ -40,14 +41,22 @@ _RIM_SHARE = 16
 
 @dataclass
 class TexturedSamples(Samples):
-    """Samples with normals, which are computed once beside the shards."""
+    """Samples with normals, which are computed once beside the shards.
+
+    Attributes:
+        looks: (LOOKS, S, S, 4) uint8 of each item whose material samples lie in ``materials``.
+    """
 
     normals: list[NDArray[np.int8]] = field(default_factory=list)
+    looks: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def keep(self, shard: Shard) -> None:
         """Add the samples of one shard."""
         super().keep(shard)
         self.normals.extend(shard_normals(shard, self.folder / "normals"))
+        path = material_path(self.folder / "materials", shard.seeds[0])
+        if path.exists():
+            self.looks.extend(looks_of(path))
 
 
 class Batch(NamedTuple):
@@ -75,19 +84,34 @@ def batches(
             first = rng.integers(0, len(samples.points[0]) - points + 1)
             window = slice(first, first + points)
             pictures = stack(samples.pictures, chosen, slice(None))[..., :3]  # type: ignore[arg-type]
+            pictures = pictures.permute(0, 3, 1, 2)
+            show_materials(pictures, samples, chosen, rng)
             positions = stack(samples.points, chosen, window)  # type: ignore[arg-type]
             distances = stack(samples.distances, chosen, window)  # type: ignore[arg-type]
             rim = torch.from_numpy(rim_points(batch_size, points // _RIM_SHARE, rng))
             positions[:, : rim.shape[1]] = rim
             distances[:, : rim.shape[1]] = rim.abs().amax(dim=-1) - 0.5
             yield Batch(
-                augment(pictures.permute(0, 3, 1, 2) / 255.0, rng),
+                augment(pictures / 255.0, rng),
                 positions,
                 distances,
                 stack(samples.colors, chosen, window) / 255.0,  # type: ignore[arg-type]
                 stack(samples.normals, chosen, window) / 127.0,  # type: ignore[arg-type]
             )
         samples.grow()
+
+
+def show_materials(
+    pictures: Tensor, samples: TexturedSamples, chosen: NDArray[np.intp], rng: np.random.Generator
+) -> None:
+    """Exchange half of the pictures (B, 3, S, S) for looks of the same view, where there are any.
+
+    Without them a mirror's reflections became colours and bumps of its surface.
+    """
+    for row in np.flatnonzero((rng.random(len(chosen)) < 0.5) & (chosen < len(samples.looks))):
+        look = samples.looks[chosen[row]][rng.integers(LOOKS)]
+        small = torch.from_numpy(look[..., :3]).permute(2, 0, 1)[None].float()
+        pictures[row] = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")[0]
 
 
 def rim_points(batch_size: int, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -132,11 +156,9 @@ def reconstruction_loss(network: StableFast3DNetwork, batch: Batch) -> tuple[Ten
 
 def hidden_matrices(network: nn.Module) -> list[nn.Parameter]:
     """Return the weights of the transformer layers, which Muon updates."""
-    parts = ("main_blocks.", "resblocks.")
+    named = network.named_parameters()
     return [
-        parameter
-        for name, parameter in network.named_parameters()
-        if parameter.ndim == 2 and any(part in name for part in parts)
+        parameter for name, parameter in named if parameter.ndim == 2 and "main_blocks." in name
     ]
 
 
@@ -236,6 +258,7 @@ def train_textured(
     if start_from is not None:
         weights = load_file(start_from / "model.safetensors")
         network.load_state_dict({key: value.float() for key, value in weights.items()})
+    network.image_estimator.requires_grad_(False)
     network.to(device).train()
     optimizer = Optimizer(network, hidden_matrices(network), rate)
     average = WeightAverage(network)

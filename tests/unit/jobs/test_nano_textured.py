@@ -16,6 +16,7 @@ from jobs.nano import train_reconstruction
 from jobs.nano.catalogue import make_item
 from jobs.nano.checkpoint import write_checkpoint
 from jobs.nano.dataset import BOX, make_shard
+from jobs.nano.material_data import LOOKS, SIZE, make_material_data
 from jobs.nano.normals import inward_normals, shard_normals
 from jobs.nano.optimizer import Optimizer, Schedule
 from jobs.nano.train_textured import (
@@ -27,6 +28,7 @@ from jobs.nano.train_textured import (
     initialize,
     reconstruction_loss,
     rim_points,
+    show_materials,
     train_textured,
 )
 
@@ -84,6 +86,28 @@ def test_batches_hold_what_is_true(shards: Path) -> None:
     assert batch.pictures.shape == (4, 3, 128, 128)
     torch.testing.assert_close(batch.normals.norm(dim=-1), torch.ones(4, 256), atol=0.05, rtol=0)
     assert (batch.distances[:, : 256 // 16] >= BOX - 0.5 - 1e-6).all()
+
+
+def test_half_of_the_pictures_show_their_material(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.nano.material_data.SHARD_ITEMS", 4)
+    plain = TexturedSamples(shards)
+    before = torch.zeros(4, 3, 128, 128)
+    show_materials(before, plain, np.arange(4), np.random.default_rng(0))
+    assert not before.any()  # there are none yet
+    list(make_material_data(shards / "materials", 4))
+    samples = TexturedSamples(shards)
+    assert samples.looks[0].shape == (LOOKS, SIZE, SIZE, 4)
+    drawn = torch.zeros(400, 3, 128, 128)
+    show_materials(drawn, samples, np.arange(400) % 5, np.random.default_rng(0))
+    shown = drawn.flatten(1).any(dim=1)
+    assert not shown[4::5].any()  # the fifth item has none
+    assert 0.4 < shown.reshape(-1, 5)[:, :4].float().mean() < 0.6
+    first = shown.nonzero()[0, 0]
+    looks = torch.from_numpy(samples.looks[int(first) % 5][..., :3].copy()).float()
+    small = drawn[first].unfold(1, 2, 2).unfold(2, 2, 2).mean(dim=(-1, -2))
+    assert (looks.permute(0, 3, 1, 2) - small).abs().mean(dim=(1, 2, 3)).min() < 4
 
 
 def test_encoder_of_triposr_gives_its_tokens(triposr: Path) -> None:
