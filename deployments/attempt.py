@@ -158,6 +158,7 @@ class Attempt:
             self._job.prompt,
             options.model,
             self._job.input_uri,
+            tuple(self._job.policy.get("views") or ()),
             picture,
             request_id=self._request_id,
         )

@@ -24,6 +24,11 @@ PACKAGE_FILE = "package.zip"
 """Names of the files in an upload's and a result's publication."""
 
 
+def view_file(name: str) -> str:
+    """Return the file of an upload that holds one of several views."""
+    return f"view-{name}"
+
+
 PREVIEW_NOTE = " (preview)"
 """Ends the stage of a job at work that has a picture of how far it is."""
 
@@ -85,6 +90,7 @@ class StageRequest:
         prompt: text, if the job has any.
         options: generation options for this stage.
         input_key: artifact key of an uploaded picture.
+        views: names of the pictures under ``input_key``, where they are several.
         picture: the Picture made by the text stage.
         request_id: of the HTTP request that queued the job, for the logs.
     """
@@ -93,6 +99,7 @@ class StageRequest:
     prompt: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     input_key: str | None = None
+    views: tuple[str, ...] = ()
     picture: Picture | None = None
     request_id: str = ""
 

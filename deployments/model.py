@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments.failures import problem_of
 from deployments.joblog import log_stage
-from deployments.messages import INPUT_FILE, Done, Event, ModelInfo, StageRequest
+from deployments.messages import INPUT_FILE, Done, Event, ModelInfo, StageRequest, view_file
 from deployments.metrics import ReplicaMetrics
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
 from deployments.steps import StepRunner
@@ -148,7 +148,13 @@ class ModelReplica:
     ) -> GenerationResult:
         if request.picture is not None:
             return model.generate_from_image(request.picture.pixels, progress=progress, **options)
+        if request.input_key is not None and request.views:
+            views = self._views(request.input_key, request.views)
+            return model.generate_from_views(views, progress=progress, **options)
         if request.input_key is not None:
             image = load_image(self._artifacts.read(request.input_key, INPUT_FILE))
             return model.generate_from_image(image, progress=progress, **options)
         return model.generate_from_text(request.prompt, progress=progress, **options)
+
+    def _views(self, key: str, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: load_image(self._artifacts.read(key, view_file(name))) for name in names}

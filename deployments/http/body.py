@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,20 +16,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from deployments.http.errors import invalid_request
-from deployments.http.schemas import JobRequest
+from deployments.http.schemas import MAX_VIEWS, JobRequest
+from deployments.http.views import check_view_name, numbered
 from dream_cad.exceptions import InvalidConfigError
 
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**20
+_SEVERAL, _BY_VIEW = "images", "images."
 _JSON_FIELDS = frozenset({"options", "models", "require", "depends_on"})
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A parsed request and its picture's bytes, if it has one."""
+    """A parsed request and its picture's bytes, or those of its views, if it has any."""
 
     request: JobRequest
     image: bytes | None
+    views: Mapping[str, bytes] = field(default_factory=dict)
 
 
 async def read_submission(request: Request) -> Submission:
@@ -66,23 +70,38 @@ def _from_json(body: bytes) -> Submission:
         raise HTTPException(400, "The body must be a JSON object.")
     request = validated(JobRequest, fields)
     image = decode_image(request.image) if request.image is not None else None
-    return Submission(request, image)
+    return Submission(request, image, _decode_views(request.images))
+
+
+def _decode_views(images: list[str] | dict[str, str] | None) -> dict[str, bytes]:
+    if isinstance(images, dict):
+        for name in images:
+            check_view_name(name)
+        return {name: decode_image(text, f"images.{name}") for name, text in images.items()}
+    return numbered([decode_image(text, "images") for text in images or ()])
 
 
 async def _from_form(request: Request) -> Submission:
     fields: dict[str, Any] = {}
-    image: bytes | None = None
+    files: dict[str, bytes] = {}
+    unnamed: list[bytes] = []
     async with request.form(
-        max_files=1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        max_files=MAX_VIEWS, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
     ) as form:
         for name, value in form.multi_items():
-            if name in fields or (name == "image" and image is not None):
+            if name in fields or name in files:
                 raise InvalidConfigError(f"The form holds {name[:80]!r} more than once.")
-            if isinstance(value, UploadFile):
-                image = await _uploaded(name, value)
-            else:
+            if not isinstance(value, UploadFile):
                 fields[name] = _form_value(name, value)
-    return Submission(validated(JobRequest, fields), image)
+            elif name == _SEVERAL:
+                unnamed.append(await value.read())
+            else:
+                files[_file_name(name)] = await value.read()
+    image = files.pop("image", None)
+    if bool(unnamed) + bool(files) + (image is not None) > 1:
+        raise InvalidConfigError("Send 'image', or 'images', or pictures by view; not two of them.")
+    views = {name.removeprefix(_BY_VIEW): picture for name, picture in files.items()}
+    return Submission(validated(JobRequest, fields), image, views or numbered(unnamed))
 
 
 def _form_value(name: str, text: str) -> Any:
@@ -92,10 +111,15 @@ def _form_value(name: str, text: str) -> Any:
     return [tag for tag in text.split(",") if tag] if name == "tags" else text
 
 
-async def _uploaded(name: str, value: UploadFile) -> bytes:
-    if name != "image":
-        raise InvalidConfigError(f"The form holds a file called {name[:80]!r}; call it 'image'.")
-    return await value.read()
+def _file_name(name: str) -> str:
+    if name.startswith(_BY_VIEW):
+        check_view_name(name.removeprefix(_BY_VIEW))
+    elif name != "image":
+        raise InvalidConfigError(
+            f"The form holds a file called {name[:80]!r}; call it 'image'.",
+            hint="Several pictures of one object: 'images' again and again, or 'images.front'.",
+        )
+    return name
 
 
 def parse_json(body: bytes) -> Any:
@@ -143,8 +167,12 @@ def validated(kind: type[R], fields: Any) -> R:
         ) from error
 
 
-def decode_image(text: str) -> bytes:
+def decode_image(text: str, field: str = "image") -> bytes:
     """Return the bytes of a base64 picture, with or without a ``data:`` prefix.
+
+    Args:
+        text: of the request.
+        field: its name there, for the error.
 
     Raises:
         InvalidConfigError: it is not base64.
@@ -155,5 +183,5 @@ def decode_image(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidConfigError(
-            "The field 'image' is not base64.", hint="Encode the file's bytes, on one line."
+            f"The field {field!r} is not base64.", hint="Encode the file's bytes, on one line."
         ) from error

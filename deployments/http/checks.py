@@ -57,6 +57,12 @@ def model_options(plan: ModelPlan) -> type[BaseModel] | None:
     return resolve_implementation(plan.name).options_model()
 
 
+def view_names(plan: ModelPlan) -> list[str] | None:
+    """Return what ``Model3D.view_names`` says of a served model."""
+    known = resolve_implementation(plan.name).view_names()
+    return None if known is None else list(known)
+
+
 def local_options(rules: type[BaseModel] | None) -> set[str]:
     """Return the options that name files: a client must not choose what a server writes."""
     if rules is None:

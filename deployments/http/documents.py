@@ -158,6 +158,10 @@ class ModelDocument(BaseModel):
     license: str | None
     formats: list[str]
     capabilities: dict[str, Any] | None
+    views: list[str] | None = Field(
+        description="Names of the views that it takes several pictures by; empty if any pictures "
+        "will do, null if it takes one."
+    )
     options_schema: dict[str, Any] | None
 
 

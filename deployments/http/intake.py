@@ -17,6 +17,7 @@ from deployments.http.outbound import HostGuard
 from deployments.http.request_id import request_id_var
 from deployments.http.schemas import BatchItem, BatchRequest, SharedFields
 from deployments.http.settings import WebhookArgs
+from deployments.http.views import check_views, fingerprint, input_files
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import DreamCadError, InvalidConfigError, ModelUnavailableError
 from dream_cad.images.loading import load_image
@@ -26,14 +27,15 @@ from dream_cad.queue.jobs import new_job_id
 
 _SEED_BITS = 31
 _MAX_ERRORS = 20
+_BESIDE_THE_HASH = {"image", "image_url", "images", "model", "models"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A job and the picture to store before it is added."""
+    """A job and the files to store before it is added: its pictures, by name."""
 
     job: GenerationJob
-    image: bytes | None
+    files: dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,23 @@ class Intake:
             FileFormatError: the picture is damaged, or of an unsupported kind.
             PayloadTooLargeError: the picture is too large.
         """
-        request, image = submission.request, submission.image
+        request, views = submission.request, submission.views
         self._check_shared(request, owner)
         names = request.models or [request.model or self.default_model]
-        kind = self._kind(request, names, request.options, owner, is_text=image is None)
-        prompt = self._check_input(request.prompt, image, kind.plans)
-        job = self._job(request, kind, prompt, image, owner)
+        pictures = [submission.image] if submission.image is not None else list(views.values())
+        kind = self._kind(request, names, request.options, owner, is_text=not pictures)
+        if submission.image is not None and views:
+            raise InvalidConfigError("Give either an image or several images, and not both.")
+        for plan in kind.plans if views else ():
+            check_views(plan, views)
+        prompt = self._check_input(request.prompt, pictures, kind.plans)
+        source = fingerprint(views) if views else submission.image
+        job = self._job(request, kind, prompt, source, owner)
+        if views:
+            job.policy = {**job.policy, "views": list(views)}
         job.idempotency_key = idempotency_key
-        job.request_hash = _hash(request, names, image)
-        return Prepared(job, image)
+        job.request_hash = _hash(request, names, source)
+        return Prepared(job, input_files(submission.image, views))
 
     def make_jobs(
         self,
@@ -190,13 +200,13 @@ class Intake:
             names = models or [batch.model or self.default_model]
             kind = self._kind(batch, names, options, owner, is_text=image is None)
             kinds[key] = kind
-        prompt = self._check_input(item.prompt, image, kind.plans)
+        prompt = self._check_input(item.prompt, [] if image is None else [image], kind.plans)
         job = self._job(batch, kind, prompt, image, owner)
         if item.priority is not None:
             job.priority = JobPriority[item.priority.upper()]
         if item.tags is not None:
             job.tags = sorted({*batch.tags, *item.tags})
-        return Prepared(job, image)
+        return Prepared(job, input_files(image, {}))
 
     def _check_shared(self, request: SharedFields, owner: str) -> None:
         check_format(request.format)
@@ -240,8 +250,9 @@ class Intake:
         )
 
     def _job(
-        self, request: SharedFields, kind: _Kind, prompt: str, image: bytes | None, owner: str
+        self, request: SharedFields, kind: _Kind, prompt: str, source: bytes | None, owner: str
     ) -> GenerationJob:
+        """Build the job; ``source`` is its picture, or what tells its pictures from others."""
         job_id = new_job_id()
         now = datetime.now(UTC)
         wait = request.max_wait_s
@@ -251,7 +262,7 @@ class Intake:
             model_name=kind.plans[0].name,
             config=_with_seed(kind),
             priority=request.job_priority,
-            input_uri=None if image is None else f"{job_id}-input",
+            input_uri=None if source is None else f"{job_id}-input",
             max_attempts=self._max_attempts,
             owner=owner,
             tags=kind.tags,
@@ -259,7 +270,7 @@ class Intake:
             deadline=request.deadline,
             start_by=None if wait is None else now + timedelta(seconds=wait),
             policy=kind.policy,
-            cache_key=_cache_key(kind.facts, prompt, image) if request.use_cache else None,
+            cache_key=_cache_key(kind.facts, prompt, source) if request.use_cache else None,
             created_at=now,
         )
 
@@ -279,18 +290,19 @@ class Intake:
             )
         return plan
 
-    def _check_input(self, prompt: str | None, image: bytes | None, plans: list[ModelPlan]) -> str:
-        if (prompt is None) == (image is None):
+    def _check_input(
+        self, prompt: str | None, pictures: Sequence[bytes], plans: list[ModelPlan]
+    ) -> str:
+        if (prompt is None) == (not pictures):
             raise InvalidConfigError(
                 "Give either a prompt or an image, and not both.",
                 hint='Example: {"prompt": "a red wooden chair"}',
             )
         for plan in plans:
-            self._check_kind(plan, is_text=image is None)
-        if image is not None:
-            load_image(image)
-            return ""
-        return check_prompt(prompt)
+            self._check_kind(plan, is_text=not pictures)
+        for picture in pictures:
+            load_image(picture)
+        return "" if pictures else check_prompt(prompt)
 
     def _check_kind(self, plan: ModelPlan, *, is_text: bool) -> None:
         takes = plan.capabilities
@@ -325,7 +337,7 @@ def _cache_key(facts: bytes, prompt: str, image: bytes | None) -> str:
 
 
 def _hash(request: SharedFields, names: list[str], image: bytes | None) -> str:
-    facts = request.model_dump(mode="json", exclude={"image", "image_url", "model", "models"})
+    facts = request.model_dump(mode="json", exclude=_BESIDE_THE_HASH)
     facts["models"] = names
     facts["image_sha256"] = None if image is None else hashlib.sha256(image).hexdigest()
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -19,6 +19,7 @@ _MAX_MODELS = 8
 _MAX_TAGS = 16
 _MAX_DEPENDENCIES = 64
 _DAY_S = 86_400.0
+MAX_VIEWS = 16
 
 
 def _checked_tag(tag: str) -> str:
@@ -135,12 +136,19 @@ class SharedFields(_Request):
 
 
 class JobRequest(SharedFields):
-    """A request for a mesh: a prompt, an image or the URL of one, never two of them."""
+    """A request for a mesh: a prompt, an image, several, or a URL; never two of them."""
 
     prompt: str | None = Field(None, description="What to make, for example: a red wooden chair.")
     image: str | None = Field(None, description="A picture, base64; or upload it as multipart.")
     image_url: str | None = Field(
         None, max_length=2_048, description="URL of a picture, on a host that the server lists."
+    )
+    images: list[str] | dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_VIEWS,
+        description="Pictures of one object, base64: a list, or an object by view, for example "
+        "front and back; GET /v1/models says which models take them, and how.",
     )
 
 

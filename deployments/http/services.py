@@ -22,7 +22,7 @@ from deployments.http.fetching import ImageFetcher
 from deployments.http.intake import Intake, Prepared
 from deployments.http.request_id import request_id_var
 from deployments.http.results import ResultReader
-from deployments.messages import INPUT_FILE, JobView
+from deployments.messages import INPUT_FILE, JobView, view_file
 from deployments.plan import ModelPlan
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError, InvalidConfigError, JobNotFoundError
@@ -56,15 +56,16 @@ class Services:
     ) -> JobView:
         """Check a request, store its picture and queue it; durable when this returns."""
         prepared = await self._checked(submission, who, idempotency_key)
-        return await self.add(prepared.job, prepared.image)
+        return await self.add(prepared.job, prepared.files)
 
     async def _checked(
         self, submission: Submission, who: Principal, idempotency_key: str | None
     ) -> Prepared:
         url = submission.request.image_url
         if url is not None:
-            if submission.image is not None or submission.request.prompt is not None:
-                raise InvalidConfigError("Give one of prompt, image and image_url.")
+            others = submission.image, submission.request.prompt, submission.views or None
+            if others != (None, None, None):
+                raise InvalidConfigError("Give one of prompt, image, images and image_url.")
             submission = replace(submission, image=await self.fetcher.fetch(url))
         prepared = await self._prepare(submission, who, idempotency_key)
         await self._check_dependencies(prepared.job, who)
@@ -84,7 +85,7 @@ class Services:
         """
         prepared = await self._checked(submission, who, idempotency_key)
         queue_and_wait = partial(self.router.make, timeout_s=wait_s)
-        making = self.detached.start(self._queue(prepared.job, prepared.image, queue_and_wait))
+        making = self.detached.start(self._queue(prepared.job, prepared.files, queue_and_wait))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -108,22 +109,23 @@ class Services:
         self, submission: Submission, who: Principal, idempotency_key: str | None
     ) -> Prepared:
         make_job = self.intake.make_job
-        if submission.image is None:  # checking a prompt takes less than a change of threads
+        if submission.image is None and not submission.views:
+            # Checking a prompt takes less than a change of threads.
             return make_job(submission, who.id, idempotency_key)
         return await asyncio.to_thread(make_job, submission, who.id, idempotency_key)
 
-    async def add(self, job: GenerationJob, image: bytes | None) -> JobView:
-        """Store a job's picture and queue the job."""
-        return await self._queue(job, image, self.router.submit)
+    async def add(self, job: GenerationJob, files: dict[str, bytes]) -> JobView:
+        """Store a job's pictures and queue the job."""
+        return await self._queue(job, files, self.router.submit)
 
     async def _queue(
         self,
         job: GenerationJob,
-        image: bytes | None,
+        files: dict[str, bytes],
         verb: Callable[[GenerationJob], Coroutine[Any, Any, JobView]],
     ) -> JobView:
-        if image is not None and job.input_uri is not None:
-            await asyncio.to_thread(self.artifacts.publish, job.input_uri, {INPUT_FILE: image})
+        if job.input_uri is not None:
+            await asyncio.to_thread(self.artifacts.publish, job.input_uri, files)
         try:
             view = await verb(job)
         except DreamCadError:
@@ -158,9 +160,9 @@ class Services:
             await self._check_dependencies(jobs[0], who)  # they are the batch's, the same for all
         try:
             for entry in prepared:
-                if entry.image is not None and entry.job.input_uri is not None:
-                    files = {INPUT_FILE: entry.image}
-                    await asyncio.to_thread(self.artifacts.publish, entry.job.input_uri, files)
+                uri = entry.job.input_uri
+                if uri is not None:
+                    await asyncio.to_thread(self.artifacts.publish, uri, entry.files)
             view = await self.router.submit_batch(jobs, name, who.id)
             is_replay = jobs[0].idempotency_key is not None and not await self._is_known(jobs[0].id)
         except DreamCadError:
@@ -219,10 +221,12 @@ class Services:
                 hint="GET /v1/models lists what is.",
             )
         new = self.intake.again(old, who.id, idempotency_key)
-        image = None
+        files = {}
         if old.input_uri is not None:
-            image = await asyncio.to_thread(self.artifacts.read, old.input_uri, INPUT_FILE)
-        return await self.add(new, image)
+            for view in old.policy.get("views") or [None]:
+                name = INPUT_FILE if view is None else view_file(view)
+                files[name] = await asyncio.to_thread(self.artifacts.read, old.input_uri, name)
+        return await self.add(new, files)
 
     async def _is_known(self, job_id: str) -> bool:
         try:

@@ -12,6 +12,7 @@ import typer
 
 from dream_cad.cli.console import generation_bar, merge_options, show_json
 from dream_cad.cli.package import ProfileOption, SizeOption, write_package
+from dream_cad.cli.pictures import Pictures, first_picture, read_pictures
 from dream_cad.exceptions import GenerationError, StorageError
 from dream_cad.models.base import GenerationResult, Model3D, ProgressCallback
 from dream_cad.models.factory import ModelFactory
@@ -30,7 +31,14 @@ def _complete_model(incomplete: str) -> list[str]:
 
 
 Prompt = Annotated[str | None, typer.Argument(help="Text description of one object.")]
-ImagePath = Annotated[Path | None, typer.Option("--image", help="Picture to start from instead.")]
+ImagePaths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="[VIEW=]FILE",
+        help="Picture to start from instead; several, where the model takes them.",
+    ),
+]
 ModelName = Annotated[
     str | None,
     typer.Option(
@@ -53,7 +61,7 @@ FreeOptions = Annotated[
 
 def generate(
     prompt: Prompt = None,
-    image: ImagePath = None,
+    image: ImagePaths = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="File to write; in DREAM_CAD_OUTPUT_DIR if not given."),
@@ -82,7 +90,8 @@ def generate(
 
     With --profile also write NAME-PROFILE.zip beside it: what that engine or printer wants.
     """
-    if (prompt is None) == (image is None):
+    pictures = read_pictures(image)
+    if (prompt is None) == (pictures is None):
         raise typer.BadParameter("give either a prompt or --image.")
     text = None if prompt is None else check_prompt(prompt)
     named = {
@@ -96,9 +105,9 @@ def generate(
     options = merge_options(named, option or [])
     if profile is not None:
         find_profile(profile)  # before minutes are spent
-    target = output or _default_path(text or (image.stem if image else ""), format)
+    target = output or _default_path(text or _stem(pictures), format)
     with ModelFactory.create_model(model) as created:
-        result = _run(created, text, image, validate_options(type(created), options))
+        result = _run(created, text, pictures, validate_options(type(created), options))
         path = result.save(target, format)
     stored = [] if files is None else result.save_files(files)
     if preview is not None:
@@ -111,16 +120,24 @@ def generate(
 
 
 def _run(
-    model: Model3D, prompt: str | None, image: Path | None, options: dict[str, Any]
+    model: Model3D, prompt: str | None, pictures: Pictures | None, options: dict[str, Any]
 ) -> GenerationResult:
     run: Callable[..., GenerationResult | None]
-    run = model.generate_from_image if prompt is None else model.generate_from_text
-    source: Any = image if prompt is None else prompt
+    run = model.generate_from_text
+    if prompt is None:
+        is_one = isinstance(pictures, Path)
+        run = model.generate_from_image if is_one else model.generate_from_views
+    source: Any = pictures if prompt is None else prompt
     with generation_bar() as advance:
         result = run(source, **options, **_progress_argument(run, advance))
     if result is None:
         raise GenerationError(f"Model {model.name!r} returned no result.")
     return result
+
+
+def _stem(pictures: Pictures | None) -> str:
+    first = first_picture(pictures)
+    return "" if first is None else first.stem
 
 
 def _progress_argument(

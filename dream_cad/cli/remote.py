@@ -12,7 +12,7 @@ from dream_cad.cli.console import generation_bar, merge_options, show_json
 from dream_cad.cli.generate import (
     FreeOptions,
     Guidance,
-    ImagePath,
+    ImagePaths,
     ModelName,
     Negative,
     Prompt,
@@ -21,6 +21,7 @@ from dream_cad.cli.generate import (
     Steps,
     Texture,
 )
+from dream_cad.cli.pictures import read_pictures
 from dream_cad.client import Client, Job, JobFields
 from dream_cad.settings import get_settings
 
@@ -57,7 +58,7 @@ _AT_ONCE_S = 2.0
 
 def submit(
     prompt: Prompt = None,
-    image: ImagePath = None,
+    image: ImagePaths = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Wait, and write the mesh here.")
     ] = None,
@@ -77,7 +78,8 @@ def submit(
     json_output: AsJson = False,
 ) -> None:
     """Send a job to a server and print its id."""
-    if (prompt is None) == (image is None):
+    pictures = read_pictures(image)
+    if (prompt is None) == (pictures is None):
         raise typer.BadParameter("give either a prompt or --image.")
     named = {
         "seed": seed,
@@ -94,7 +96,10 @@ def submit(
         "priority": priority.value,
     }
     with Client(server, api_key, patience_s=_patience_s(wait or output is not None)) as client:
-        job = client.submit(prompt, image=image, **fields)
+        if pictures is None or isinstance(pictures, Path):
+            job = client.submit(prompt, image=pictures, **fields)
+        else:
+            job = client.submit(images=pictures, **fields)
         if wait or output is not None:
             job = _wait(client, job.id, timeout)
         if output is not None:

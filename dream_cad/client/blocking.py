@@ -25,7 +25,7 @@ from dream_cad.client.documents import (
     ResultFile,
 )
 from dream_cad.client.events import POLL_S, Following
-from dream_cad.client.fields import BatchItemFields, Image, JobFields
+from dream_cad.client.fields import BatchItemFields, Image, Images, JobFields
 from dream_cad.client.files import format_of
 from dream_cad.client.problems import completed
 from dream_cad.exceptions import DreamCadError, GenerationTimeoutError
@@ -87,6 +87,7 @@ class Client:
         prompt: str | None = None,
         *,
         image: Image | None = None,
+        images: Images | None = None,
         image_url: str | None = None,
         idempotency_key: str | None = None,
         **fields: Unpack[JobFields],
@@ -94,14 +95,15 @@ class Client:
         """Queue a job; it is durable when this returns.
 
         Args:
-            prompt: what to make; or give ``image`` (path or bytes) or ``image_url``.
+            prompt: what to make; or give ``image`` (path or bytes), ``images`` or ``image_url``.
             image: a picture to start from.
+            images: several of one object, in any order or by view, for models that take them.
             image_url: of a picture, on a host that the server lists.
             idempotency_key: the same key never makes a second job; one is made if None.
             **fields: model, options, priority, tags and so on, see ``JobFields``.
         """
         return self._connection.send(
-            calls.submit(prompt, image, image_url, idempotency_key, fields)
+            calls.submit(prompt, image, images, image_url, idempotency_key, fields)
         )
 
     def get(self, job_id: str) -> Job:
@@ -196,6 +198,7 @@ class Client:
         prompt: str | None = None,
         *,
         image: Image | None = None,
+        images: Images | None = None,
         image_url: str | None = None,
         on_progress: Callable[[Job], object] | None = None,
         timeout_s: float | None = None,
@@ -206,7 +209,7 @@ class Client:
         The job is cancelled if the wait is interrupted; past ``timeout_s`` it goes on, and the
         error's ``details["job_id"]`` names it. Otherwise as ``submit`` and ``wait``.
         """
-        job = self.submit(prompt, image=image, image_url=image_url, **fields)
+        job = self.submit(prompt, image=image, images=images, image_url=image_url, **fields)
         try:
             ended = self._last_state(job.id, on_progress, timeout_s)
         except GenerationTimeoutError:

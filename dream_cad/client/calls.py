@@ -24,10 +24,12 @@ from dream_cad.client.documents import (
 from dream_cad.client.fields import (
     BatchItemFields,
     Image,
+    Images,
     batch_item,
     form,
     given,
     job_form,
+    picture_files,
     read_file,
     read_image,
 )
@@ -78,17 +80,19 @@ class Call(Generic[D]):
 def submit(
     prompt: str | None,
     image: Image | None,
+    images: Images | None,
     image_url: str | None,
     key: str | None,
     fields: Mapping[str, Any],
 ) -> Call[Job]:
     """Queue a job; the key, made if None, lets it be sent again without making a second job."""
-    if [prompt, image, image_url].count(None) != 2:
-        raise InvalidConfigError("Give exactly one of prompt, image and image_url.")
+    if [prompt, image, images, image_url].count(None) != 3:
+        raise InvalidConfigError("Give exactly one of prompt, image, images and image_url.")
     body = given({"prompt": prompt, "image_url": image_url, **fields})
-    if image is None:
+    if image is None and images is None:
         return _post("/v1/jobs", Job, json=body, headers=_idempotency(key))
-    parts = {"data": job_form(body), "files": {"image": read_image(image)}}
+    files = picture_files(images) if image is None else [("image", read_image(image))]
+    parts = {"data": job_form(body), "files": files}
     return _post("/v1/jobs", Job, **parts, headers=_idempotency(key))
 
 

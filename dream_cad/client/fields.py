@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -13,6 +13,8 @@ from dream_cad.exceptions import InvalidConfigError, StorageError
 
 Image = str | Path | bytes
 """A picture file's path, or its content."""
+Images = Sequence[Image] | Mapping[str, Image]
+"""Several pictures of one object: in any order, or by view ("front", "back")."""
 
 PriorityName = Literal["low", "normal", "high", "urgent"]
 _DATA_NAME = "image"
@@ -92,6 +94,20 @@ def read_image(image: Image) -> tuple[str, bytes]:
     if isinstance(image, bytes):
         return _DATA_NAME, image
     return Path(image).name, read_file(Path(image))
+
+
+def picture_files(images: Images | None) -> list[tuple[str, tuple[str, bytes]]]:
+    """Return several pictures as the files of a form: ``images`` each, or ``images.front``.
+
+    Raises:
+        InvalidConfigError: there is none.
+        StorageError: a file cannot be read.
+    """
+    if not images:
+        raise InvalidConfigError("images is empty.", hint="Give one picture at least.")
+    if isinstance(images, Mapping):
+        return [(f"images.{view}", read_image(image)) for view, image in images.items()]
+    return [("images", read_image(image)) for image in images]
 
 
 def read_file(path: Path) -> bytes:

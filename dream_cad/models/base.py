@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dream_cad.exceptions import InvalidConfigError
 from dream_cad.mesh.data import MeshData
 
 if TYPE_CHECKING:
@@ -182,6 +183,27 @@ class Model3D(ABC):
     @abstractmethod
     def generate_from_image(self, image: Any, **kwargs: Any) -> GenerationResult:
         """Generate a mesh from a PIL image, an array, or a path."""
+
+    @classmethod
+    def view_names(cls) -> tuple[str, ...] | None:
+        """Return the views that ``generate_from_views`` knows; empty if it takes any pictures.
+
+        None says that the model takes one picture only.
+        """
+        return None
+
+    def generate_from_views(
+        self, views: Mapping[str, Any] | Sequence[Any], **kwargs: Any
+    ) -> GenerationResult:
+        """Generate a mesh from several pictures of one object, by view or in any order.
+
+        Raises:
+            InvalidConfigError: the model takes one picture only.
+        """
+        raise InvalidConfigError(
+            f"{self._name} takes one picture, not several.",
+            hint="Models with supports_multi_view take several.",
+        )
 
     def save(self, result: GenerationResult, path: str | Path, format: str | None = None) -> str:
         """Write ``result``; see GenerationResult.save."""

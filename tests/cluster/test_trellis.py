@@ -78,6 +78,23 @@ def test_four_representations_of_an_upload(trellis: Server, tmp_path: Path) -> N
     assert check_files(trellis, job["id"], tmp_path)["conditioning"] == "image"
 
 
+def test_several_pictures_of_one_object(trellis: Server) -> None:
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    options = {"representation": "mesh", "seed": 3, "preview_size": 32}
+    answer = trellis.client.post(
+        "/v1/jobs",
+        data={"model": "trellis", "options": json.dumps(options)},
+        files=[("images", (f"{n}.png", buffer.getvalue(), "image/png")) for n in range(2)],
+    )
+    assert answer.status_code == 202, answer.text
+    job = trellis.ended(answer.json()["id"])
+    assert job["status"] == "completed", job
+    receipt = trellis.client.get(f"/v1/jobs/{job['id']}/receipt").json()
+    assert receipt["metadata"]["input"]["kind"] == "views"
+    assert len(receipt["metadata"]["input"]["sha256"]) == 2
+
+
 def test_wrong_options_are_refused_at_the_door(trellis: Server) -> None:
     for options in ({"representation": "voxels"}, {"structure_interval": [1, 0]}, {"seed": -1}):
         body = {"prompt": PROMPT, "model": "trellis", "options": options}

@@ -45,6 +45,12 @@ JOB_BODY: dict[str, Any] = {
                     "type": "object",
                     "properties": {
                         "image": {"type": "string", "format": "binary"},
+                        "images": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "Several pictures of one object, for models that take "
+                            "them; by view as images.front, images.back and so on.",
+                        },
                         "options": {"type": "string", "description": "JSON object"},
                         "model": {"type": "string"},
                         "priority": {"type": "string"},

@@ -6,14 +6,14 @@ Text is first drawn by the text-to-image stage. Importing this package does not 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.images.loading import load_image
 from dream_cad.models.base import GenerationResult, ProgressCallback, ignore_progress
-from dream_cad.models.hunyuan3d_mini.options import Hunyuan3DOptions
+from dream_cad.models.hunyuan3d_mini.options import VIEWS, Hunyuan3DOptions
 from dream_cad.models.image_model import GeneratedMesh, ImageModel, LoadRequest
 from dream_cad.models.image_options import ImageModelOptions
 from dream_cad.models.profile import StageClock
@@ -85,9 +85,14 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         network = load_network(folder, device=request.device, dtype=dtype)
         return Hunyuan3DPipeline(network), find_weights(folder, WEIGHTS_FILES, model=NAME)
 
+    @classmethod
+    def view_names(cls) -> tuple[str, ...] | None:
+        """The views that the conditioner has numbers for."""
+        return VIEWS
+
     def generate_from_views(
         self,
-        views: Mapping[str, Any],
+        views: Mapping[str, Any] | Sequence[Any],
         *,
         progress: ProgressCallback = ignore_progress,
         **options: Any,
@@ -104,6 +109,10 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         Raises:
             InvalidConfigError: no view or an unknown one, or as ``generate_from_image``.
         """
+        if not isinstance(views, Mapping):
+            raise InvalidConfigError(
+                "Hunyuan3D-2mini wants its pictures by view.", hint=f"Views: {', '.join(VIEWS)}."
+            )
         parsed = self._parse(options).for_image()
         started = time.perf_counter()
         pictures = {name: load_image(image) for name, image in views.items()}

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dream_cad.models.hunyuan3d_mini.config import Hunyuan3DConfig
 
 
+VIEWS = ("front", "left", "back", "right")
+"""Names of the pictures that generate_from_views takes, in the conditioner's order."""
+
+
 class Hunyuan3DOptions(ImageModelOptions):
     """Options of one generation with Hunyuan3D-2mini."""
 

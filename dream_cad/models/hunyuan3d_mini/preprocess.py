@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from dream_cad.exceptions import InvalidConfigError
+from dream_cad.models.hunyuan3d_mini.options import VIEWS
 
-VIEW_NUMBERS = {"front": 0, "left": 1, "back": 2, "right": 3}
+VIEW_NUMBERS = {name: number for number, name in enumerate(VIEWS)}
 
 
 def recenter(rgba: NDArray[np.uint8], border_ratio: float) -> NDArray[np.uint8]:

@@ -124,9 +124,14 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
         receipt = {"input": {"kind": "text", "prompt": text, "sha256": text_sha256(text)}}
         return self._generate(Prompt(text), parsed, receipt, StageClock(), started, progress)
 
+    @classmethod
+    def view_names(cls) -> tuple[str, ...] | None:
+        """Any pictures of the object will do: their views need not be known."""
+        return ()
+
     def generate_from_views(
         self,
-        views: Sequence[Any],
+        views: Mapping[str, Any] | Sequence[Any],
         *,
         progress: ProgressCallback = ignore_progress,
         **options: Any,
@@ -134,7 +139,8 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
         """Generate from several pictures of one object, in any order.
 
         Args:
-            views: 1 to 16 pictures; ``multi_image`` says how they are combined.
+            views: 1 to 16 pictures, their names if any unread; ``multi_image`` says how they are
+                combined.
             progress: called with (fraction, stage); what it raises ends the work.
             **options: see ``TrellisOptions``.
 
@@ -146,7 +152,8 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
 
         parsed = self._parse(options).for_image()
         started = time.perf_counter()
-        pictures = tuple(load_image(view) for view in views)
+        sources = views.values() if isinstance(views, Mapping) else views
+        pictures = tuple(load_image(view) for view in sources)
         hashes = [image_sha256(picture) for picture in pictures]
         receipt = {"input": {"kind": "views", "sha256": hashes}}
         return self._generate(Pictures(pictures), parsed, receipt, StageClock(), started, progress)

@@ -85,8 +85,61 @@ async def test_forms_that_are_refused(parts: dict[str, Any], word: str) -> None:
 
 
 async def test_a_second_picture_is_refused() -> None:
-    with pytest.raises(HTTPException) as caught:
+    with pytest.raises(InvalidConfigError, match="'image' more than once"):
         await read_submission(form(image=[("x.png", PNG), ("y.png", PNG)]))
+
+
+OTHER = b"\x89PNG another"
+IN_ORDER, BY_VIEW = {"0": PNG, "1": OTHER}, {"front": PNG, "back": OTHER}
+
+
+@pytest.mark.parametrize("views", [IN_ORDER, BY_VIEW])
+async def test_several_pictures_in_json_and_in_forms(views: dict[str, bytes]) -> None:
+    coded = {name: base64.b64encode(picture).decode() for name, picture in views.items()}
+    body = {"images": list(coded.values()) if views is IN_ORDER else coded}
+    by_json = await read_submission(json_request(body))
+    assert (by_json.image, dict(by_json.views)) == (None, views)
+    parts: dict[str, Any] = {f"images.{name}": ("x", data) for name, data in views.items()}
+    if views is IN_ORDER:
+        parts = {"images": [("x.png", data) for data in views.values()]}
+    by_form = await read_submission(form(**parts, priority="low"))
+    assert (by_form.image, dict(by_form.views)) == (None, views)
+    assert list(by_form.views) == list(views)
+
+
+@pytest.mark.parametrize(
+    ("parts", "word"),
+    [
+        ({"images.../up": ("x", PNG)}, "not the name of a view"),
+        ({"images.": ("x", PNG)}, "not the name of a view"),
+        ({"images.front": [("x", PNG), ("y", PNG)]}, "more than once"),
+        ({"images.front": ("x", PNG), "images": ("y", PNG)}, "not two of them"),
+        ({"image": ("x", PNG), "images": ("y", PNG)}, "not two of them"),
+    ],
+)
+async def test_forms_of_several_pictures_that_are_refused(parts: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidConfigError, match=word):
+        await read_submission(form(**parts))
+
+
+@pytest.mark.parametrize(
+    ("images", "word"),
+    [
+        ([], "images"),
+        (["A" * 8] * 17, "images"),
+        ({"front": "no base64!"}, "images.front"),
+        ({"Front side": "AAAA"}, "not the name of a view"),
+        ("AAAA", "images"),
+    ],
+)
+async def test_several_pictures_in_json_that_are_refused(images: Any, word: str) -> None:
+    with pytest.raises(InvalidConfigError, match=word):
+        await read_submission(json_request({"images": images}))
+
+
+async def test_too_many_files_are_refused_before_they_are_kept() -> None:
+    with pytest.raises(HTTPException) as caught:
+        await read_submission(form(images=[("x.png", PNG)] * 17))
     assert caught.value.status_code == 400
 
 
