@@ -15,18 +15,21 @@ import psutil
 from pyarrow import parquet
 
 from benchmarks.batch_runs import MODEL, MODULE
+from benchmarks.steady_model import BEGUN, MADE
 
 _ROWS = 600
 _CPU_S = 0.02
 _ACTORS = 2
 _PATIENCE_S = 120.0
+_BLOCKS_AN_ACTOR = 2
 
 
 def measure_kills(folder: Path, kills: int) -> dict[str, Any]:
-    """Return, for each of some kills spread over a batch, the rows that were begun twice.
+    """Return, for each of some kills spread over a batch, the rows that the model made twice.
 
-    A block is in flight from the first of its rows that the model begins until its rows are in
-    the manifest: read from the model's log, the parts of work and the manifest after the kill.
+    The model writes down each row that it begins and each that it has made, in both runs. What may
+    be made twice is said beforehand, from the batch's shape alone: for each actor the block that it
+    works on and the one that is finished behind it. More than that breaks the bound.
     """
     runs = []
     for number in range(kills):
@@ -46,24 +49,37 @@ def _killed_once(folder: Path, after: int) -> dict[str, Any]:
     command += ["--output", str(folder / "out"), "--model", MODEL, "--module", MODULE]
     command += ["--actors", str(_ACTORS), "--contact-sheet", "0", "--no-quality", "--format", "stl"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        _wait(lambda: log.exists() and log.read_text().count("\n") >= after)
+        _wait(lambda: log.exists() and log.read_text().count(BEGUN) >= after)
         _kill(process.pid)
-    begun = set(log.read_text().splitlines())
+    begun, made = _logged(log, BEGUN), _logged(log, MADE)
     ended = _ended(folder / "out")
-    blocks = [block for block in _blocks(folder / "out") if block & begun - ended]
+    largest = max(len(block) for block in _blocks(folder / "out"))
     subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
-    made = Counter(log.read_text().splitlines())
+    begun_in_all, made_in_all = _logged(log, BEGUN), _logged(log, MADE)
     finished = parquet.read_table(folder / "out" / "manifest.parquet")
     return {
         "rows": _ROWS,
         "begun_before": len(begun),
+        "made_before": len(made),
         "ended_before": len(ended),
-        "blocks_in_flight": len(blocks),
-        "rows_in_flight": sum(len(block - ended) for block in blocks),
-        "rows_redone": sum(count - 1 for count in made.values()),
+        "largest_block": largest,
+        "rows_allowed": _BLOCKS_AN_ACTOR * _ACTORS * largest,
+        "rows_begun_twice": _repeated(begun_in_all),
+        "rows_made_twice": _repeated(made_in_all),
+        "made_in_all": len(made_in_all),
         "ended_twice": finished.num_rows - len(set(finished["id"].to_pylist())),
         "missing": _ROWS - finished.num_rows,
     }
+
+
+def _logged(log: Path, mark: str) -> Counter[str]:
+    """Return how often each prompt stands in the log after a mark."""
+    lines = log.read_text().splitlines()
+    return Counter(line.removeprefix(mark) for line in lines if line.startswith(mark))
+
+
+def _repeated(counts: Counter[str]) -> int:
+    return sum(count - 1 for count in counts.values())
 
 
 def _ended(output: Path) -> set[str]:

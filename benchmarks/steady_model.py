@@ -16,6 +16,9 @@ from dream_cad.models.factory import register_model
 _VERTICES = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32) - 0.5
 _FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
 
+BEGUN, MADE = "begun ", "made "
+"""How the lines of the log begin."""
+
 
 class SteadyOptions(BaseModel):
     """What it can be told."""
@@ -23,7 +26,9 @@ class SteadyOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     cpu_s: float = Field(0.0, ge=0.0, le=3600.0, description="CPU seconds to burn.")
-    log: str | None = Field(None, description="File to which each begun prompt is appended.")
+    log: str | None = Field(
+        None, description="File to which each begun and each made prompt is appended."
+    )
     empty: bool = Field(False, description="Make nothing: the row ends in the manifest alone.")
 
 
@@ -43,8 +48,10 @@ class SteadyModel(Model3D):
         """Take the CPU time that the options say."""
         wishes = SteadyOptions.model_validate(options)
         if wishes.log is not None:
-            _append(wishes.log, prompt)
+            _append(wishes.log, f"{BEGUN}{prompt}")
         burn(wishes.cpu_s)
+        if wishes.log is not None:
+            _append(wishes.log, f"{MADE}{prompt}")
         if wishes.empty:
             raise GenerationError("Nothing was to be made.")
         return GenerationResult(_VERTICES.copy(), _FACES.copy(), model_name=self.name)

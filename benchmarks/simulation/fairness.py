@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 STEP_S = 10.0
 WINDOW_S = 300.0
 LEAST_DUE_S = 200.0
 """Five of the longest jobs: below it an owner's ratio is that of whole numbers."""
 _LEAST_OWNERS = 3
+_STEPS = round(WINDOW_S / STEP_S)
 _ROUNDS = 30
 _CLOSE = 1e-9
 
@@ -63,15 +64,15 @@ def index_of_dues(work: Work, weights: Floats, models: int, end_s: float) -> dic
         models: how many there are.
         end_s: whole windows until then are judged.
     """
-    steps = int(end_s // WINDOW_S) * round(WINDOW_S / STEP_S)
+    steps = int(end_s // WINDOW_S) * _STEPS
     received, asked = received_and_asked(work, len(weights), models, steps)
-    dues = np.array([max_min_shares(a, r.sum(0), weights) for r, a in zip(received, asked)])
+    dues = np.zeros((steps, len(weights)))
+    for step in range(steps):
+        dues[step] = max_min_shares(asked[step], received[step].sum(0), weights)
     return _summary(_windows(received.sum(2)), _windows(dues))
 
 
-def received_and_asked(
-    work: Work, owners: int, models: int, steps: int
-) -> tuple[Floats, Floats]:
+def received_and_asked(work: Work, owners: int, models: int, steps: int) -> tuple[Floats, Floats]:
     """Return the GPU-seconds (steps, O, M) received in each step, and asked for in it."""
     edges = STEP_S * np.arange(steps + 1)
     received = np.empty((steps, owners, models))
@@ -109,7 +110,8 @@ def max_min_shares(asked: Floats, capacity: Floats, weights: Floats) -> Floats:
     sets = (np.arange(1 << len(capacity))[:, None] >> np.arange(len(capacity))) & 1  # (S, M)
     inside, outside = sets @ capacity, (1 - sets) @ asked.T  # (S,), (S, O)
     wanted = asked.sum(1)
-    due, is_open = np.zeros(len(weights)), wanted > 0
+    due: Floats = np.zeros(len(weights))
+    is_open = wanted > 0
 
     def at(level: float) -> tuple[Floats, Floats]:
         """Return the shares if open owners are filled to a level, and what each set lacks."""
@@ -156,7 +158,8 @@ def _done_until(times: Floats, starts: Floats, seconds: Floats) -> Floats:
 
 def _windows(steps: Floats) -> Floats:
     """Add up (steps, O) over windows."""
-    return steps.reshape(-1, round(WINDOW_S / STEP_S), steps.shape[1]).sum(1)
+    summed: Floats = steps.reshape(len(steps) // _STEPS, _STEPS, steps.shape[1]).sum(1)
+    return summed
 
 
 def _summary(received: Floats, due: Floats) -> dict[str, Any]:

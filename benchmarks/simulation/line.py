@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dream_cad.queue.order import HIGHEST, Head, entry_time, order_heads, top_level
+from dream_cad.queue.order import HIGHEST, Head, Lane, entry_time, order_heads, start_time
 
 
 @dataclass(slots=True)
@@ -49,6 +49,9 @@ class Line:
         self._owner_waiting: dict[str, int] = defaultdict(int)
         self.model_waiting: dict[str, int] = defaultdict(int)
         self.virtual_time: dict[str, float] = {}
+        self._priorities: dict[str, list[int]] = defaultdict(lambda: [0] * (HIGHEST + 1))
+        self._started: dict[tuple[str, int], float] = {}
+        self._lifts: dict[tuple[str, str, int], float] = {}
 
     def add(self, job: Job, now: float) -> None:
         """Let a job wait."""
@@ -57,6 +60,7 @@ class Line:
         job.level, job.is_waiting = job.priority, True
         self._owner_waiting[job.owner] += 1
         self.model_waiting[job.model] += 1
+        self._priorities[job.model][job.priority] += 1
         self._put(job, now)
 
     def claim(
@@ -64,14 +68,20 @@ class Line:
     ) -> Job | None:
         """Take the best job, as ``JobQueue.get_next_job`` does, and charge its owner."""
         models = [model] if model is not None else [m for m, n in self.model_waiting.items() if n]
-        heads = [head for name in models for head in self._heads(name)]
-        if not heads:
+        lanes = {name: lane for name in models if (lane := self._lane(name))}
+        if not lanes:
             return None
-        head = order_heads(heads, top_level(heads), None, favourite)[0]
+        floor = max(lane.priority for lane in lanes.values())
+        heads = [head for lane in lanes.values() for head in self._heads(lane, floor)]
+        head = order_heads(heads, None, favourite)[0]
         _, job = heapq.heappop(self._lines[head.level][head.model][head.owner])
         job.is_waiting = False
         self._owner_waiting[job.owner] -= 1
         self.model_waiting[job.model] -= 1
+        self._priorities[job.model][job.priority] -= 1
+        lane = lanes[head.model]
+        self._started[head.model, lane.priority] = head.virtual_time
+        self._lifts[head.owner, *lane[:2]] = head.virtual_time - head.had
         self.charge(job.owner, estimate_s)
         return job
 
@@ -99,22 +109,28 @@ class Line:
         if job.level < HIGHEST:
             self._due[job.level].append(job)
 
-    def _heads(self, model: str) -> Iterator[Head]:
-        """Yield the first job of each owner at the model's most urgent level."""
-        for level in range(HIGHEST, -1, -1):
-            found = False
-            by_owner = self._lines[level][model]
+    def _lane(self, model: str) -> Lane | None:
+        """Return the most urgent priority that waits for a model, and where its last job began."""
+        counts = self._priorities[model]
+        priority = next((p for p in range(HIGHEST, -1, -1) if counts[p]), None)
+        if priority is None:
+            return None
+        return Lane(model, priority, self._started.get((model, priority), 0.0))
+
+    def _heads(self, lane: Lane, floor: int) -> Iterator[Head]:
+        """Yield the first job of each owner at each level of a lane."""
+        for level in range(HIGHEST, floor - 1, -1):
+            by_owner = self._lines[level][lane.model]
             for owner in list(by_owner):
                 heap = by_owner[owner]
                 while heap and not (heap[0][1].is_waiting and heap[0][1].level == level):
                     heapq.heappop(heap)  # it rose to another level since
                 if heap:
-                    found = True
-                    yield Head(model, level, owner, self.virtual_time[owner], heap[0][0])
+                    had = self.virtual_time[owner]
+                    start = start_time(had, self._lifts.get((owner, *lane[:2]), 0.0), lane)
+                    yield Head(lane.model, level, owner, start, heap[0][0], had)
                 else:
                     del by_owner[owner]
-            if found:
-                return
 
     def _enter(self, owner: str) -> None:
         active = [self.virtual_time[name] for name, n in self._owner_waiting.items() if n > 0]

@@ -162,6 +162,7 @@ class ModelDocument(BaseModel):
         description="Names of the views that it takes several pictures by; empty if any pictures "
         "will do, null if it takes one."
     )
+    draws_picture_first: bool
     options_schema: dict[str, Any] | None
 
 

@@ -122,13 +122,13 @@ def _is_too_large(needs_gb: float, model: ModelLoad, groups: Sequence[GpuGroup])
 def _text_wish(
     load: Load, wishes: Sequence[_Wish | Line], groups: Sequence[GpuGroup], strategy: str
 ) -> _Wish | Line | None:
-    running = {one.name for one in wishes if isinstance(one, _Wish)}
+    running = {one.name: one.checkpoint for one in wishes if isinstance(one, _Wish)}
     jobs = [
         model.jobs_per_hour * model.from_text
         for model in load.models
         if model.name in running
         and model.from_text > 0
-        and resolve_implementation(model.name).text_through_image
+        and _draws_picture_first(model.name, running[model.name])
     ]
     if not jobs:
         return None
@@ -141,6 +141,12 @@ def _text_wish(
     if replicas is None:
         replicas = load.replicas_for(sum(jobs), text.seconds)
     return _Wish(TEXT_TO_IMAGE, seat, None, text.seconds, sum(jobs), replicas)
+
+
+def _draws_picture_first(name: str, checkpoint: str | None) -> bool:
+    """Tell whether text goes through the text stage: not where the weights read it themselves."""
+    options = {} if checkpoint is None else {"checkpoint": checkpoint}
+    return resolve_implementation(name).draws_picture_first(options)
 
 
 def _line(wish: _Wish, packing: Packing, groups: Sequence[GpuGroup], strategy: str) -> Line:

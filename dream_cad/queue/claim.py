@@ -1,9 +1,10 @@
-"""The claim: the most urgent level, there the owner least served, there the oldest job.
+"""The claim: what ranks with the most urgent, of it the owner least served, there the oldest job.
 
 No statement sorts: each reads the first entry of a range of ``ix_jobs_claim`` (model, level from
-high to low, owner, seq). Owners are found by a skip scan, one descent of the index an owner,
-however many jobs each has. Conditions name ``owner >=`` and order by (owner, seq) even where one
-owner is meant: with an equality PostgreSQL may walk the primary key through all ended jobs.
+high to low, owner, seq), or of ``ix_jobs_priority`` (model, priority from high to low). Owners are
+found by a skip scan, one descent of the index an owner, however many jobs each has. Conditions
+name ``owner >=`` and order by (owner, seq) even where one owner is meant: with an equality
+PostgreSQL may walk the primary key through all ended jobs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 
 from dream_cad.queue.fairness import charge
-from dream_cad.queue.order import HIGHEST, Head, order_heads, top_level
+from dream_cad.queue.order import HIGHEST, Head, Lane, order_heads, start_time
 from dream_cad.queue.schema import CLAIMABLE, condition, jobs
 from dream_cad.queue.state import read_switches
 
@@ -55,11 +56,29 @@ line(owner) AS (
             AND owner > line.owner ORDER BY owner LIMIT 1)
     FROM line WHERE line.owner IS NOT NULL
 )
-SELECT top.level, line.owner, shares.virtual_time,
+SELECT top.level, line.owner, shares.virtual_time, lifts.lift,
     (SELECT seq FROM jobs WHERE {_LINE} AND level = (SELECT level FROM top)
      AND owner >= line.owner ORDER BY owner, seq LIMIT 1) AS seq
 FROM line CROSS JOIN top LEFT JOIN shares ON shares.owner = line.owner
+LEFT JOIN lifts ON lifts.owner = line.owner AND lifts.model = :model AND lifts.priority = :priority
 WHERE line.owner IS NOT NULL
+""")
+
+LANE: TextClause = text(f"""
+SELECT urgent.priority, lanes.virtual_time
+FROM (SELECT priority FROM jobs WHERE {_LINE} ORDER BY priority DESC LIMIT 1) AS urgent
+LEFT JOIN lanes ON lanes.model = :model AND lanes.priority = urgent.priority
+""")
+
+_MOVE_LANE = text("""
+INSERT INTO lanes (model, priority, virtual_time) VALUES (:model, :priority, :start)
+ON CONFLICT (model, priority) DO UPDATE SET virtual_time = :start
+WHERE lanes.virtual_time < :start
+""")
+
+_LIFT = text("""
+INSERT INTO lifts (owner, model, priority, lift) VALUES (:owner, :model, :priority, :lift)
+ON CONFLICT (owner, model, priority) DO UPDATE SET lift = :lift
 """)
 
 
@@ -141,22 +160,23 @@ def claim_best(connection: Connection, wanted: Wanted, lease: Lease) -> RowMappi
         return None
     models = [wanted.model] if wanted.model is not None else waiting_models(connection)
     models = [model for model in models if model not in switches.models]
-    ceiling = HIGHEST
-    while ceiling >= wanted.floor:
+    lanes = [lane for model in models if (lane := _lane(connection, model, lease.now))]
+    if not lanes:
+        return None
+    floor, ceiling = max(wanted.floor, *(lane.priority for lane in lanes)), HIGHEST
+    while True:
         heads = [
-            head
-            for model in models
-            for head in _heads(connection, model, wanted.floor, ceiling, lease.now)
+            head for lane in lanes for head in _heads(connection, lane, floor, ceiling, lease.now)
         ]
-        if not heads:
-            return None
-        level = top_level(heads)
-        for head in order_heads(heads, level, wanted.owners, wanted.favourite):
+        for head in order_heads(heads, wanted.owners, wanted.favourite):
             if (row := _take(connection, head, lease)) is not None:
+                (lane,) = (lane for lane in lanes if lane.model == head.model)
+                _note_start(connection, head, lane)
                 return row
+        if floor <= wanted.floor:
+            return None
         # Nothing here for these owners, or other claimers hold it all: one level down.
-        ceiling = level - 1
-    return None
+        floor, ceiling = floor - 1, floor - 1
 
 
 def claim_one(connection: Connection, job_id: str, lease: Lease) -> RowMapping | None:
@@ -172,12 +192,36 @@ def waiting_models(connection: Connection) -> list[str]:
     return list(connection.execute(MODELS).scalars())
 
 
+def _lane(connection: Connection, model: str, now: float) -> Lane | None:
+    row = connection.execute(LANE, {"model": model, "now": now}).first()
+    return None if row is None else Lane(model, row.priority, row.virtual_time or 0.0)
+
+
+def _note_start(connection: Connection, head: Head, lane: Lane) -> None:
+    """Note where the job started that was taken: for its lane, and what lifted its owner there."""
+    place = {"model": lane.model, "priority": lane.priority}
+    if head.virtual_time > lane.virtual_time:
+        connection.execute(_MOVE_LANE, {**place, "start": head.virtual_time})
+    lift = head.virtual_time - head.had
+    if lift != head.lift:
+        connection.execute(_LIFT, {**place, "owner": head.owner, "lift": lift})
+
+
 def _heads(
-    connection: Connection, model: str, floor: int, ceiling: int, now: float
+    connection: Connection, lane: Lane, floor: int, ceiling: int, now: float
 ) -> Iterator[Head]:
-    values = {"model": model, "floor": floor, "ceiling": ceiling, "now": now}
-    for row in connection.execute(OWNERS, values):
-        yield Head(model, row.level, row.owner, row.virtual_time or 0.0, row.seq)
+    """Yield the first job of every owner at each level from the ceiling down to the floor."""
+    while ceiling >= floor:
+        values = {"model": lane.model, "floor": floor, "ceiling": ceiling, "now": now}
+        values["priority"] = lane.priority
+        rows = connection.execute(OWNERS, values).all()
+        if not rows:
+            return
+        for row in rows:
+            had, lift = row.virtual_time or 0.0, row.lift or 0.0
+            start = start_time(had, lift, lane)
+            yield Head(lane.model, row.level, row.owner, start, row.seq, had, lift)
+        ceiling = rows[0].level - 1
 
 
 def _take(connection: Connection, head: Head, lease: Lease) -> RowMapping | None:

@@ -1,8 +1,11 @@
 """Fair shares between owners: virtual time is GPU-seconds over weight (start-time fair queuing).
 
 The owner with the least virtual time is served first. A claim charges an estimate, completion
-corrects it by what was measured. An owner that comes back from a pause starts level with the
-least-served active one: idleness earns no credit.
+corrects it by what was measured. Idleness earns no credit: an owner that comes back starts at
+least level with the least-served one that waits, in an idle queue at the end of everybody's past;
+and at its first claim in a lane it is lifted to where the last job there started, since the
+least-served one may wait elsewhere, for a slow model say. That lift is the lane's alone: what an
+owner has had, in all of them together, is its virtual time (``order.start_time``).
 """
 
 from __future__ import annotations

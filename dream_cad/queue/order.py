@@ -10,6 +10,23 @@ from dream_cad.queue.jobs import JobPriority
 HIGHEST = max(priority.value for priority in JobPriority)
 
 
+class Lane(NamedTuple):
+    """The jobs of one model that may be claimed now: those of this level and above.
+
+    A job that waited long ranks with more urgent ones. It does not rank before its equals, which
+    wait for their fair share as it does: the line is cut at the most urgent priority that waits.
+
+    Attributes:
+        model: of the jobs.
+        priority: the most urgent one that was asked for among those that wait.
+        virtual_time: at which the last job of this lane started.
+    """
+
+    model: str
+    priority: int
+    virtual_time: float
+
+
 class Head(NamedTuple):
     """The first job of one owner for one model at one level.
 
@@ -17,8 +34,10 @@ class Head(NamedTuple):
         model: of the job.
         level: its effective priority.
         owner: whose it is.
-        virtual_time: GPU-seconds over weight that the owner has had.
+        virtual_time: at which it starts (``start_time``).
         seq: number of the job in order of arrival.
+        had: GPU-seconds over weight that the owner has had.
+        lift: of its last job in this lane.
     """
 
     model: str
@@ -26,36 +45,49 @@ class Head(NamedTuple):
     owner: str
     virtual_time: float
     seq: int
-
-
-def top_level(heads: Iterable[Head]) -> int:
-    """Return the most urgent level among heads, of which there is at least one."""
-    return max(head.level for head in heads)
+    had: float = 0.0
+    lift: float = 0.0
 
 
 def order_heads(
     heads: Iterable[Head],
-    level: int,
     owners: Collection[str] | None = None,
     favourite: str | None = None,
 ) -> list[Head]:
-    """Return the heads of a level in the order in which they are claimed.
+    """Return the heads that may be claimed now in the order in which they are claimed.
 
-    The favourite model's first (a worker that has it loaded saves the change), then the owner
-    that has had least, then the oldest job.
+    The favourite model's first (a worker that has it loaded saves the change), then the one that
+    starts first in virtual time, then the oldest job. Of an owner's heads for one model only the
+    one at the highest level counts: its oldest.
 
     Args:
-        heads: one for each model and owner.
-        level: only heads of this level.
+        heads: of levels that rank with the most urgent job that waits (``Lane``).
         owners: only theirs; None for all.
         favourite: model taken first.
     """
-    fitting = [
-        head for head in heads if head.level == level and (owners is None or head.owner in owners)
-    ]
-    if len(fitting) < 2:
-        return fitting
-    return sorted(fitting, key=lambda head: (head.model != favourite, head.virtual_time, head.seq))
+    best: dict[tuple[str, str], Head] = {}
+    for head in heads:
+        if owners is None or head.owner in owners:
+            known = best.get((head.model, head.owner))
+            if known is None or head.level > known.level:
+                best[head.model, head.owner] = head
+    if len(best) < 2:
+        return list(best.values())
+    return sorted(
+        best.values(), key=lambda head: (head.model != favourite, head.virtual_time, head.seq)
+    )
+
+
+def start_time(had: float, lift: float, lane: Lane) -> float:
+    """Return the virtual time at which an owner's next job starts (start-time fair queuing).
+
+    Args:
+        had: GPU-seconds over weight that the owner has had.
+        lift: by how much its last job in this lane started above what it had had then.
+        lane: whoever starts below where its last job did comes first, and has no credit left
+            after one job.
+    """
+    return max(had + lift, lane.virtual_time)
 
 
 def entry_time(least_active: float | None, most: float | None) -> float:

@@ -124,6 +124,7 @@ def _partial(name: str, condition: str, *columns: object) -> Index:
 _partial(
     "ix_jobs_claim", CLAIMABLE, jobs.c.model_name, jobs.c.level.desc(), jobs.c.owner, jobs.c.seq
 )
+_partial("ix_jobs_priority", CLAIMABLE, jobs.c.model_name, jobs.c.priority.desc())
 _partial("ix_jobs_ageing", f"{CLAIMABLE} AND level < {_HIGHEST}", jobs.c.levelled_at)
 _partial("ix_jobs_waiting", "status = 'pending'", jobs.c.owner)
 _partial("ix_jobs_start_by", "status = 'pending' AND start_by IS NOT NULL", jobs.c.start_by)

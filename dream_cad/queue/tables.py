@@ -81,6 +81,23 @@ shares = Table(
     Column("virtual_time", Float, nullable=False),
 )
 
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("model", String(128), primary_key=True),
+    Column("priority", Integer, primary_key=True, autoincrement=False),
+    Column("virtual_time", Float, nullable=False),
+)
+
+lifts = Table(
+    "lifts",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    Column("priority", Integer, primary_key=True, autoincrement=False),
+    Column("lift", Float, nullable=False),
+)
+
 queue_state = Table(
     "queue_state",
     metadata,

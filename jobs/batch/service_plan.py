@@ -52,11 +52,13 @@ class ServicePlanner:
             return ModelPlan(name, is_deployed=False, reason=reason)
         model_class = resolve_implementation(name)
         rules = model_class.options_model()
+        # The service knows its checkpoint: some variants read text themselves.
+        needs_picture = bool(found[0].get("draws_picture_first", model_class.text_through_image))
         return ModelPlan(
             name,
             is_deployed=True,
             reason=reason,
-            needs_picture=model_class.text_through_image,
+            needs_picture=needs_picture,
             finish_options=finisher_options(rules),
-            text_options=text_options(rules),
+            text_options=text_options(rules) if needs_picture else {},
         )

@@ -45,6 +45,7 @@ def _model(plan: ModelPlan, info: ModelInfo | None) -> ModelDocument:
         formats=list(FORMATS),
         capabilities=asdict(plan.capabilities) if plan.capabilities else None,
         views=view_names(plan) if plan.is_deployed else None,
+        draws_picture_first=plan.needs_picture,
         options_schema=options_schema(plan) if plan.is_deployed else None,
     )
 

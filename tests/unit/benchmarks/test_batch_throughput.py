@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.batch_kill import _blocks, _ended
+from benchmarks.batch_kill import _blocks, _ended, _logged
 from benchmarks.batch_memory import _growth, measure_ids
 from benchmarks.batch_throughput import judge, table
 from benchmarks.simulate_cluster import judge as judge_simulation
-from benchmarks.steady_model import SteadyModel
+from benchmarks.steady_model import MADE, SteadyModel
 from dream_cad.exceptions import GenerationError
 from jobs.batch.intake import WORK
 from jobs.batch.manifest import COMPLETED, Entry, Manifest
@@ -21,10 +21,14 @@ RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 def figures(cost: float, share: float, redone: int, growth: float) -> dict[str, Any]:
     run = {"rows": 10_000, "overhead_ms_a_row": cost}
-    kill = {"rows": 600, "ended_before": 100, "rows_redone": redone, "rows_in_flight": 4}
+    kill = {"rows": 600, "ended_before": 100, "rows_made_twice": redone, "rows_allowed": 4}
+    kill |= {"ended_twice": 0, "missing": 0}
     return {
         "overhead": {"stl": run, "glb": run},
-        "rate": {"share_of_actors_rate": share},
+        "rate": {
+            "is_steady": True,
+            "batches": [{"actors": actors, "share_of_actors_rate": share} for actors in (1, 2)],
+        },
         "kill": {"runs": [kill]},
         "memory": {"rows": 1_000_000, "growth_mib_a_million_rows": growth},
     }
@@ -68,4 +72,19 @@ def test_the_steady_model_logs_burns_and_makes_nothing_on_demand(tmp_path: Path)
     assert len(made.faces) == 4
     with pytest.raises(GenerationError, match="Nothing was to be made"):
         SteadyModel().generate_from_text("two", log=str(log), empty=True)
-    assert log.read_text() == "one\ntwo\n"
+    lines = ["begun one", "made one", "begun two", "made two"]
+    assert log.read_text().splitlines() == lines
+    assert _logged(log, MADE) == {"one": 1, "two": 1}
+
+
+def test_a_machine_that_others_used_meets_no_rate() -> None:
+    found = figures(1.9, 0.96, 0, 60.0)
+    found["rate"]["is_steady"] = False
+    assert not any(met for name, met in judge(found).items() if name.startswith("rate"))
+
+
+def test_a_lost_row_or_one_that_ended_twice_is_no_resume() -> None:
+    for fault in ("ended_twice", "missing"):
+        found = figures(1.9, 0.96, 0, 60.0)
+        found["kill"]["runs"][0][fault] = 1
+        assert judge(found)["kill"] is False

@@ -10,6 +10,7 @@ from deployments.args import AppArgs, ModelArgs
 from deployments.plan import accelerator_options, find_shortage, plan_models, plan_text
 from dream_cad.cli import run
 from dream_cad.placement import parse_gpus
+from tests.tiny_trellis import write_checkpoint, write_text_checkpoint
 
 LOAD = """
 models:
@@ -42,6 +43,19 @@ def test_a_load_that_fits(capsys: pytest.CaptureFixture[str], load: Path) -> Non
     assert text["jobs_per_hour"] == 3600  # hunyuan's jobs begin with pictures
     held = sum(sum(gpu["holds"].values()) for gpu in found["gpus"])
     assert held == sum(model["placed"] for model in found["models"])
+
+
+def test_weights_that_read_text_need_no_text_stage(
+    capsys: pytest.CaptureFixture[str], load: Path, tmp_path: Path
+) -> None:
+    image = write_checkpoint(tmp_path / "TRELLIS-image-large")
+    text = write_text_checkpoint(tmp_path / "TRELLIS-text-base")
+    for folder, stages in ((image, ["trellis", "text_to_image"]), (text, ["trellis"])):
+        load.write_text(
+            f"models: [{{name: trellis, jobs_per_hour: 60, seconds: 30, checkpoint: '{folder}'}}]"
+        )
+        found = planned(capsys, load, "2xA100-80")
+        assert [model["name"] for model in found["models"]] == stages
 
 
 def test_packing_leaves_the_large_gpus_alone(

@@ -65,6 +65,45 @@ def test_idleness_earns_no_credit(queue: JobQueue) -> None:
     assert spent["busy"] >= 9
 
 
+def test_a_newcomer_gets_no_more_than_its_share_while_another_waits_elsewhere(
+    queue: JobQueue,
+) -> None:
+    """An owner whose slow model has no GPU has had little; a newcomer does not start there."""
+    queue.add_jobs([make_job("slow", owner="stuck", model_name="mvdream") for _ in range(5)])
+    add(queue, "busy", 60)
+    for _ in range(20):
+        job = queue.get_next_job("triposr")
+        assert job is not None
+        queue.complete(job.id, str(job.lease_token), gpu_seconds=1.0)
+    add(queue, "fresh", 40)
+    owners = Counter()
+    for _ in range(20):
+        job = queue.get_next_job("triposr")
+        assert job is not None
+        queue.complete(job.id, str(job.lease_token), gpu_seconds=1.0)
+        owners[job.owner] += 1
+    assert owners["busy"] >= 9
+
+
+def test_age_ranks_with_the_more_urgent_and_not_before_its_equals(
+    make_queue: MakeQueue, clock: FakeClock
+) -> None:
+    queue = make_queue(ageing_s=100.0)
+    add(queue, "many", 40)
+    clock.now += 101
+    assert queue.age() == 40
+    add(queue, "fresh", 20)
+    # All are LOW by wish: those that waited long do not push the others out of their half.
+    spent = serve(queue, {"many": 1.0, "fresh": 1.0}, 20)
+    assert spent["fresh"] >= 9
+    # A NORMAL job goes before the fresh LOW ones, and shares with those that rank with it by age.
+    add(queue, "normal", 10, JobPriority.NORMAL)
+    spent = serve(queue, {"many": 1.0, "fresh": 1.0, "normal": 1.0}, 16)
+    assert spent["fresh"] == 0
+    assert spent["many"] >= 7
+    assert spent["normal"] >= 7
+
+
 def test_an_idle_queue_forgets_debts(queue: JobQueue) -> None:
     add(queue, "old", 10)
     serve(queue, {"old": 100.0}, 10)

@@ -176,3 +176,13 @@ def test_the_service_says_which_models_there_are() -> None:
     assert not planner.plan("away").is_deployed
     with pytest.raises(ModelNotFoundError, match="no model 'nobody'"):
         planner.plan("nobody")
+
+
+def test_a_variant_that_reads_text_itself_takes_no_options_of_the_text_stage() -> None:
+    """The service knows its checkpoint; the class alone would say that a picture comes first."""
+    trellis = {"name": "trellis", "state": "ready", "reason": "here"}
+    for answer, is_drawn in (({}, True), ({"draws_picture_first": False}, False)):
+        models = [{**trellis, **answer}]
+        plan = ServicePlanner({"default_model": "trellis", "models": models}).plan("trellis")
+        assert plan.needs_picture is is_drawn
+        assert bool(plan.text_options) is is_drawn
