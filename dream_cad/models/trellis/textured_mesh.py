@@ -81,6 +81,8 @@ GPU_EFFORT = BakeEffort(hidden_views=150, hidden_size=512)
 """The published texture; faces' visibility, which is found on the CPU, from fewer views."""
 QUICK_EFFORT = BakeEffort(views=24, view_size=512, steps=400, hidden_views=60, hidden_size=384)
 """For CPUs: the texture has as many texels, fewer pixels are averaged for each."""
+QUICK_FIELD_EFFORT = replace(QUICK_EFFORT, views=16, view_size=256)
+"""A ray through a radiance field costs a CPU a hundred times what a pixel of splats does."""
 
 
 def to_textured_mesh(
@@ -106,7 +108,7 @@ def to_textured_mesh(
         bake: "opt" fits the texture to the views, "fast" averages them; by default "opt" where
             the appearance is on a GPU, else "fast".
         effort: number and size of views; by default ``GPU_EFFORT`` where the appearance is on a
-            GPU, else ``QUICK_EFFORT``.
+            GPU, else ``QUICK_EFFORT``, for a radiance field ``QUICK_FIELD_EFFORT``.
         seed: of the fit's order of views.
         progress: called with (fraction, stage): simplify, holes, unwrap, views, bake.
 
@@ -122,7 +124,7 @@ def to_textured_mesh(
         raise InvalidConfigError(f"simplify is {simplify}; expected 0..1.")
     device = device_of(appearance)
     on_gpu = device.startswith("cuda")
-    effort = effort or (GPU_EFFORT if on_gpu else QUICK_EFFORT)
+    effort = effort or _default_effort(appearance, on_gpu)
     bake = bake or ("opt" if on_gpu else "fast")
     check_texture_size(texture_size, 0)
     if bake == "opt" and texture_size & (texture_size - 1):
@@ -149,6 +151,12 @@ def to_textured_mesh(
         progress=part_of(progress, 0.8, 1.0),
     )
     return replace(finished, vertices=to_gltf(finished.vertices), texture=texture)
+
+
+def _default_effort(appearance: Appearance, on_gpu: bool) -> BakeEffort:
+    if on_gpu:
+        return GPU_EFFORT
+    return QUICK_EFFORT if isinstance(appearance, Gaussians) else QUICK_FIELD_EFFORT
 
 
 def simplify_extracted(mesh: ExtractedMesh, share: float) -> MeshData:
