@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -50,6 +50,11 @@ def takes_image(model: Model) -> bool:
     return bool((model.capabilities or {}).get("supports_image_to_3d", True))
 
 
+def takes_several(model: Model) -> bool:
+    """Return whether a model starts from several pictures of one object."""
+    return model.views is not None
+
+
 def has_gpu(cluster: Mapping[str, Any]) -> bool:
     """Return whether a living node of the cluster has a GPU."""
     return any(
@@ -59,7 +64,11 @@ def has_gpu(cluster: Mapping[str, Any]) -> bool:
 
 
 def suggest(
-    models: Sequence[Model], default: str, cluster: Mapping[str, Any], *, for_image: bool = False
+    models: Sequence[Model],
+    default: str,
+    cluster: Mapping[str, Any],
+    *,
+    takes: Callable[[Model], bool] = takes_text,
 ) -> tuple[str, str]:
     """Return the model that fits this hardware best, and why; empty texts if none can run.
 
@@ -67,9 +76,8 @@ def suggest(
         models: as the server lists them.
         default: the server's own choice, which wins where it stands no worse.
         cluster: ``/v1/cluster``.
-        for_image: the input is a picture.
+        takes: whether a model takes this kind of input.
     """
-    takes = takes_image if for_image else takes_text
     fitting = {model.name: model for model in models if model.available and takes(model)}
     if not fitting:
         return "", ""

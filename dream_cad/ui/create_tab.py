@@ -12,15 +12,17 @@ import gradio as gr
 
 from dream_cad.client import AsyncClient, Job, Model, Models
 from dream_cad.exceptions import DreamCadError, InvalidConfigError
-from dream_cad.ui.cards import cards_html, suggest
+from dream_cad.ui.cards import cards_html, suggest, takes_image, takes_several, takes_text
 from dream_cad.ui.desk import Desk
 from dream_cad.ui.options_panel import panel_html
 from dream_cad.ui.presets import preset, values_for
 from dream_cad.ui.progress import error_html, job_html, note_html
 from dream_cad.ui.result_view import QUIET, ResultView
 from dream_cad.ui.schema_form import fields_of, read_answers
+from dream_cad.ui.views import Pictures, read_views
 
-WORDS, PICTURE = "Words", "A picture"
+WORDS, PICTURE, SEVERAL = "Words", "A picture", "Several pictures"
+_TAKES = {WORDS: takes_text, PICTURE: takes_image, SEVERAL: takes_several}
 _PRIORITIES = [("Low", "low"), ("Normal", "normal"), ("High", "high"), ("Urgent", "urgent")]
 _CHOOSE_JS = """element.addEventListener('change', event => {
   if (event.target.matches('[data-choice]')) trigger('select', dreamcad.choice());
@@ -34,6 +36,7 @@ class Wish:
 
     prompt: str | None
     image: str | None
+    images: Pictures | None
     model: str
     options: dict[str, Any]
     priority: Any
@@ -58,7 +61,7 @@ class CreateTab:
         self._connect(blocks)
 
     def _build_form(self) -> None:
-        self._kind = gr.Radio([WORDS, PICTURE], value=WORDS, label="Start from")
+        self._kind = gr.Radio([WORDS, PICTURE, SEVERAL], value=WORDS, label="Start from")
         self._prompt = gr.Textbox(
             label="What shall it be?",
             placeholder="a red wooden chair",
@@ -74,6 +77,15 @@ class CreateTab:
             height=240,
             visible=False,
             elem_id="dc-image",
+        )
+        self._images = gr.File(
+            label="Pictures of one object, called front.png, back.png and so on",
+            file_count="multiple",
+            file_types=["image"],
+            type="filepath",
+            height=240,
+            visible=False,
+            elem_id="dc-images",
         )
         self._form = gr.Textbox("{}", visible=False)  # the page's own form, filled in by app.js
         with gr.Row(elem_classes="dc-actions"):
@@ -99,13 +111,13 @@ class CreateTab:
 
     def _connect(self, blocks: Any) -> None:
         blocks.load(self.load, None, [self._cards, self._panel], **QUIET)
-        shown = [self._prompt, self._image, self._cards, self._panel]
+        shown = [self._prompt, self._image, self._images, self._cards, self._panel]
         self._kind.change(self.switch, self._kind, shown, **QUIET)
         for part in (self._cards, self._panel):
             part.select(self.choose, self._kind, self._panel, **QUIET)
-        inputs = [self._kind, self._prompt, self._image, self._priority, self._form]
+        inputs = [self._kind, self._prompt, self._image, self._images, self._priority, self._form]
         outputs = [self._job_id, self._progress, self._run, self._cancel, *self._view.parts]
-        form = "(kind, prompt, image, priority) => [kind, prompt, image, priority, {}]"
+        form = "(kind, text, one, more, priority) => [kind, text, one, more, priority, {}]"
         for button, how in ((self._run, "dreamcad.form()"), (self._again, "dreamcad.form(true)")):
             button.click(
                 self.run,
@@ -120,26 +132,27 @@ class CreateTab:
 
     async def load(self, request: gr.Request) -> tuple[str, str]:
         """Return the model cards and the options of the one that fits best."""
-        return await self._cards_and_panel(request, for_image=False)
+        return await self._cards_and_panel(request, WORDS)
 
-    async def switch(self, kind: str, request: gr.Request) -> tuple[Any, Any, str, str]:
-        """Show the prompt or the picture, and the models that take it."""
-        is_image = kind == PICTURE
-        cards, panel = await self._cards_and_panel(request, for_image=is_image)
-        return gr.update(visible=not is_image), gr.update(visible=is_image), cards, panel
+    async def switch(self, kind: str, request: gr.Request) -> tuple[Any, Any, Any, str, str]:
+        """Show the prompt or the pictures, and the models that take them."""
+        cards, panel = await self._cards_and_panel(request, kind)
+        inputs = [gr.update(visible=kind == own) for own in (WORDS, PICTURE, SEVERAL)]
+        return inputs[0], inputs[1], inputs[2], cards, panel
 
-    async def _cards_and_panel(self, request: gr.Request, *, for_image: bool) -> tuple[str, str]:
+    async def _cards_and_panel(self, request: gr.Request, kind: str) -> tuple[str, str]:
         try:
             async with self._desk.client(request) as client:
                 listed = await client.models()
                 cluster = (await client.cluster()).as_sent()
         except DreamCadError as error:
             return error_html(error), ""
-        best = suggest(listed.models, listed.default_model, cluster, for_image=for_image)
+        best = suggest(listed.models, listed.default_model, cluster, takes=_TAKES[kind])
         chosen = best[0] or listed.default_model
-        return cards_html(listed.models, chosen, best), panel_html(
-            fields_of(_find(listed.models, chosen).options_schema), "balanced", for_image=for_image
-        )
+        nobody = "" if best[0] else note_html(f"No model that is served here takes this: {kind}.")
+        fields = fields_of(_find(listed.models, chosen).options_schema)
+        panel = panel_html(fields, "balanced", for_image=kind != WORDS)
+        return nobody + cards_html(listed.models, chosen, best), panel
 
     async def choose(self, kind: str, event: gr.EventData, request: gr.Request) -> str:
         """Return the options of the chosen model, filled in by the chosen preset."""
@@ -152,7 +165,7 @@ class CreateTab:
         return panel_html(
             fields_of(model.options_schema),
             str(event._data.get("preset") or ""),
-            for_image=kind == PICTURE,
+            for_image=kind != WORDS,
             is_open=bool(event._data.get("open")),
         )
 
@@ -161,6 +174,7 @@ class CreateTab:
         kind: str,
         prompt: str,
         image: str | None,
+        images: list[str] | None,
         priority: str,
         form: str,
         request: gr.Request,
@@ -172,7 +186,8 @@ class CreateTab:
         yield "", note_html("Sending …"), working[0], skip, *same
         try:
             async with self._desk.client(request) as client:
-                wish = read_wish(kind, prompt, image, priority, form, await client.models())
+                listed = await client.models()
+                wish = read_wish(kind, prompt, image, images, priority, form, listed)
                 job = await _submit(client, wish)
                 yield job.id, job_html(job), *working, *self._view.cleared()
                 async for event in client.events(job.id):
@@ -195,14 +210,21 @@ class CreateTab:
 
 
 def read_wish(
-    kind: str, prompt: str, image: str | None, priority: str, form: str, listed: Models
+    kind: str,
+    prompt: str,
+    image: str | None,
+    images: list[str] | None,
+    priority: str,
+    form: str,
+    listed: Models,
 ) -> Wish:
     """Return what the page asks for.
 
     Args:
-        kind: whether words or a picture count.
+        kind: whether words, a picture or several count.
         prompt: the words.
         image: path of the picture.
+        images: paths of several.
         priority: of the job.
         form: JSON of the page's own form: model, preset, options, whether a new seed is wanted.
         listed: the server's models.
@@ -211,12 +233,11 @@ def read_wish(
         InvalidConfigError: there is no input, or an option cannot be read.
     """
     answers = json.loads(form)
-    is_image = kind == PICTURE
-    if is_image and not image:
+    if kind == PICTURE and not image:
         raise InvalidConfigError(
             "There is no picture.", hint="Drop one, paste one, or choose a file."
         )
-    if not is_image and not prompt.strip():
+    if kind == WORDS and not prompt.strip():
         raise InvalidConfigError("There is no description.", hint="Say what it shall be.")
     model = _find(listed.models, answers.get("model") or listed.default_model)
     fields = fields_of(model.options_schema)
@@ -227,8 +248,9 @@ def read_wish(
     if answers.get("new_seed") and any(field.name == "seed" for field in fields):
         options["seed"] = secrets.randbelow(_SEEDS)
     return Wish(
-        prompt=None if is_image else prompt.strip(),
-        image=image if is_image else None,
+        prompt=prompt.strip() if kind == WORDS else None,
+        image=image if kind == PICTURE else None,
+        images=read_views(model, images) if kind == SEVERAL else None,
         model=model.name,
         options=options,
         priority=priority,
@@ -239,6 +261,7 @@ async def _submit(client: AsyncClient, wish: Wish) -> Job:
     return await client.submit(
         wish.prompt,
         image=wish.image,
+        images=wish.images,
         model=wish.model,
         options=wish.options,
         priority=wish.priority,

@@ -13,7 +13,7 @@ from dream_cad.client import Job, Model
 from dream_cad.exceptions import InvalidConfigError, QueueFullError, StorageError
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import export_mesh
-from dream_cad.ui.cards import cards_html, good_at, suggest
+from dream_cad.ui.cards import cards_html, good_at, suggest, takes_image, takes_several
 from dream_cad.ui.desk import Desk, file_stem
 from dream_cad.ui.findings import measured_html
 from dream_cad.ui.progress import error_html, job_html
@@ -38,8 +38,11 @@ def test_the_best_fit_follows_the_hardware_and_the_input() -> None:
     assert suggest(models, "triposr", GPU)[0] == "hunyuan3d-mini"
     assert suggest(models, "hunyuan3d-mini", NO_GPU) == ("triposr", "the quickest without a GPU")
     words_only = model("mvdream", capabilities={"supports_image_to_3d": False})
-    assert suggest([words_only], "mvdream", GPU, for_image=True) == ("", "")
+    assert suggest([words_only], "mvdream", GPU, takes=takes_image) == ("", "")
     assert suggest([words_only], "mvdream", GPU)[0] == "mvdream"
+    assert suggest(models, "hunyuan3d-mini", GPU, takes=takes_several) == ("", "")
+    any_order = model("trellis", views=())
+    assert suggest([*models, any_order], "triposr", GPU, takes=takes_several)[0] == "trellis"
     own = [model("mine"), model("other")]
     assert suggest(own, "other", NO_GPU)[0] == "other"
 

@@ -17,7 +17,7 @@ gr = pytest.importorskip("gradio", reason="the extra ui is not installed")
 from dream_cad.ui.batch_tab import BatchTab  # noqa: E402  (gradio first)
 from dream_cad.ui.cluster_tab import ClusterTab  # noqa: E402
 from dream_cad.ui.compare_tab import CompareTab  # noqa: E402
-from dream_cad.ui.create_tab import PICTURE, WORDS, CreateTab  # noqa: E402
+from dream_cad.ui.create_tab import PICTURE, SEVERAL, WORDS, CreateTab  # noqa: E402
 from dream_cad.ui.desk import Desk  # noqa: E402
 from dream_cad.ui.history_tab import HistoryTab  # noqa: E402
 from dream_cad.ui.votes import VOTES_FILE, read_votes  # noqa: E402
@@ -45,15 +45,18 @@ async def test_the_page_begins_with_cards_and_options(desk: Desk) -> None:
     assert 'value="echo" data-choice="model" checked' in cards
     assert "not here" in cards  # why trellis cannot run
     assert 'data-option="seed"' in panel
-    _, image, _, _ = await tab.switch(PICTURE, None)
-    assert image["visible"] is True
+    _, image, images, _, _ = await tab.switch(PICTURE, None)
+    assert (image["visible"], images["visible"]) == (True, False)
+    *_, images, cards, _ = await tab.switch(SEVERAL, None)
+    assert images["visible"] is True
+    assert "No model that is served here" in cards
     chosen = await tab.choose(WORDS, event(model="echo", preset="fast", open=True), None)
     assert '<details class="dc-options" open>' in chosen
 
 
 async def test_a_prompt_is_followed_to_its_mesh_and_files(desk: Desk, stand: Stand) -> None:
     tab = create_tab(desk)
-    steps = tab.run(WORDS, " a chair ", None, "high", ECHO, None)
+    steps = tab.run(WORDS, " a chair ", None, None, "high", ECHO, None)
     assert "Sending" in (await anext(steps))[1]
     queued = await anext(steps)
     assert "Waiting in line" in queued[1]
@@ -79,7 +82,7 @@ async def test_another_seed_and_a_picture(desk: Desk, stand: Stand, tmp_path: Pa
     picture = tmp_path / "x.png"
     picture.write_bytes(png())
     form = json.dumps({"model": "echo", "options": {"seed": "7"}, "new_seed": True})
-    steps = tab.run(PICTURE, "ignored", str(picture), "normal", form, None)
+    steps = tab.run(PICTURE, "ignored", str(picture), None, "normal", form, None)
     await anext(steps)
     await anext(steps)
     (job,) = stand.queue.list_jobs().jobs
@@ -95,6 +98,7 @@ async def test_another_seed_and_a_picture(desk: Desk, stand: Stand, tmp_path: Pa
     [
         (WORDS, "  ", ECHO, "There is no description."),
         (PICTURE, "a chair", ECHO, "There is no picture."),
+        (SEVERAL, "a chair", ECHO, "There are no pictures."),
         (WORDS, "a chair", '{"model": "echo", "options": {"seed": "x"}}', "must be a whole number"),
         (WORDS, "a chair", '{"model": "echo", "options": {"brightness": "3"}}', "brightness"),
         (WORDS, "a chair", '{"model": "trellis"}', "trellis"),
@@ -103,7 +107,7 @@ async def test_another_seed_and_a_picture(desk: Desk, stand: Stand, tmp_path: Pa
 async def test_what_is_wrong_is_said(
     desk: Desk, kind: str, prompt: str, form: str, said: str
 ) -> None:
-    steps = [s async for s in create_tab(desk).run(kind, prompt, None, "normal", form, None)]
+    steps = [s async for s in create_tab(desk).run(kind, prompt, None, None, "normal", form, None)]
     assert 'role="alert"' in steps[-1][1]
     assert said in steps[-1][1]
     assert steps[-1][2]["interactive"] is True  # one can try again
