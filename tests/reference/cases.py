@@ -21,7 +21,7 @@ from tests.reference import formula_weights
 
 _SPEC = re.compile(
     r"^(?:(?P<factor>[-+.\deE]+)\*)?(?P<kind>normal|uniform):(?P<name>[^:]+):"
-    r"\[?(?P<shape>[\dx, ]+)\]?"
+    r"\[?(?P<shape>[\dx, ]+)\]?(?P<offset>[-+][.\d]+)?"
     r"(?P<steps>(?: \S+)*)$"
 )
 _STORED = re.compile(r"^npz:(?P<key>[^\s]+)")
@@ -89,7 +89,7 @@ class Case:
             raise ValueError(f"case {self.name}: input {spec!r} is of no known form")
         shape = tuple(int(size) for size in re.split("[x,]", parts["shape"]))
         values = getattr(formula_weights, parts["kind"])(parts["name"], shape)
-        values = values * np.float32(parts["factor"] or 1)
+        values = values * np.float32(parts["factor"] or 1) + np.float32(parts["offset"] or 0)
         for step in (parts["steps"] or "").split():
             values = _apply_step(values, step)
         return values

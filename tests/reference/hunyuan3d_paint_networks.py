@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
+from PIL import Image
 
 from dream_cad.models.hunyuan3d_mini.paint.block import MultiviewBlock, ViewContext
+from dream_cad.models.hunyuan3d_mini.paint.delight import Delight, delight_with, match_colours
+from dream_cad.models.hunyuan3d_mini.paint.diffusion import PaintDiffusion
 from dream_cad.models.hunyuan3d_mini.paint.samplers import (
     EulerAncestral,
     LatentConsistency,
@@ -15,7 +22,9 @@ from dream_cad.models.hunyuan3d_mini.paint.samplers import (
     Sampler,
 )
 from dream_cad.models.hunyuan3d_mini.paint.unet import PaintUNet
-from dream_cad.models.hunyuan3d_mini.paint.vae import create_vae
+from dream_cad.models.hunyuan3d_mini.paint.vae import LatentCodec, create_vae, to_uint8
+from dream_cad.models.hunyuan3d_mini.paint.voxels import neighbour_mask, voxel_indices
+from dream_cad.models.hunyuan3d_mini.paint.weights import PaintVariant
 from tests.reference import formula_weights
 from tests.reference.cases import Case
 
@@ -124,9 +133,75 @@ def vae(case: Case) -> Outputs:
     return {"mean": posterior.mean, "std": posterior.std, "decoded": decoded}
 
 
+def pipeline(case: Case) -> Outputs:
+    config = case.config
+    variant: PaintVariant = "turbo" if config["turbo"] else "standard"
+    unet, codec = paint_unet(case), LatentCodec(filled_vae(case))
+    diffusion = PaintDiffusion(unet, codec, config["base"], variant)
+    first = case.data["note"].split("noise in call order: ")[1].split(".0:")[0]
+    latents = diffusion.denoise(
+        [case.input("image")],
+        case.input("normal_u8"),
+        case.input("position_u8"),
+        config["camera"][0],
+        named_noise(first),
+        None if config["turbo"] else config["steps"],  # turbo does not look at the steps asked for
+    )
+    return {"latents": latents, "views": to_uint8(codec.decode(latents))}
+
+
+def delight(case: Case) -> Outputs:
+    if "unet" in case.config:
+        return delight_loop(case)
+    return delight_wrap(case) if "net" in case.config else recorrect(case)
+
+
+def delight_wrap(case: Case) -> Outputs:
+    seen: list[NDArray[np.uint8]] = []
+    factor, offset = re.fullmatch(r"uint8\(([.\d]+)\*x\+([.\d]+)\)", case.config["net"]).groups()
+
+    def network(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        seen.append(picture)
+        return (float(factor) * picture + float(offset)).astype(np.uint8)
+
+    out = delight_with(network, Image.fromarray(case.input("image")))
+    return {"net_in": seen[0], "out": np.asarray(out)}
+
+
+def recorrect(case: Case) -> Outputs:
+    source, target, alpha = (case.input(name) for name in ("src", "target", "alpha"))
+    out = match_colours(source, target, alpha[..., 0])
+    kept = match_colours(target + 0.01, target, alpha[..., 0])
+    return {
+        "out": np.concatenate([out, alpha], axis=-1),
+        "kept_original": np.concatenate([kept, alpha], axis=-1),
+    }
+
+
+def delight_loop(case: Case) -> Outputs:
+    unet = UNet2DConditionModel(**case.config["unet"])
+    formula_weights.fill(unet, "delight_unet.")
+    codec, text = LatentCodec(filled_vae(case)), case.tensor("text")
+    network = Delight(unet.eval(), codec, text, case.config["base"])
+    noise = named_noise(case.data["note"].split(".0:")[0])
+    return {"image_out": network.relight(case.input("image"), noise, case.config["steps"])}
+
+
+def voxels(case: Case) -> Outputs:
+    positions, outputs = case.tensor("position"), Outputs()
+    for grid, resolution in zip(case.config["grid"], case.config["voxels"], strict=True):
+        tokens = positions.shape[1] * grid**2
+        outputs[f"mask{tokens}"] = np.packbits(neighbour_mask(positions, grid).numpy().ravel())
+        outputs[f"vox{tokens}"] = voxel_indices(positions, grid, resolution)
+    return outputs
+
+
 NETWORK_STAGES: dict[str, Callable[[Case], Outputs]] = {
     "unet_block": block,
     "unet": unet,
     "scheduler": scheduler,
     "vae": vae,
+    "pipeline": pipeline,
+    "delight": delight,
+    "unet_position": voxels,
 }

@@ -62,6 +62,8 @@ def test_inputs_of_every_form(tmp_path: Path) -> None:
     assert np.array_equal(case.array("normal:a.b:2,3"), normal("a.b", (2, 3)))
     assert np.array_equal(case.array("uniform:a:2x3"), uniform("a", (2, 3)))
     assert np.array_equal(case.array("0.5*uniform:a:4"), 0.5 * uniform("a", (4,)))
+    moved = np.float32(0.5) * uniform("a", (4,)) + np.float32(0.1)
+    assert np.array_equal(case.array("0.5*uniform:a:[4]+0.1"), moved)
     with pytest.raises(ValueError, match="no known form"):
         case.array("zeros:a:4")
     with pytest.raises(KeyError):

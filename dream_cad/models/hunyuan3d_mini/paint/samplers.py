@@ -97,20 +97,20 @@ class EulerAncestral:
 
     def scale_input(self, index: int, latents: Tensor) -> Tensor:
         """Divide by sqrt(sigma^2 + 1)."""
-        scaled: Tensor = latents / float((self.sigmas[index] ** 2 + 1) ** 0.5)
+        scaled: Tensor = latents / float(_root(self.sigmas[index] ** 2 + 1))
         return scaled
 
     def step(self, index: int, latents: Tensor, v: Tensor, noise: NoiseSource) -> Tensor:
         """One step in float32; draws noise at every step, the last one included.
 
-        The order of the operations is the published one: from a sigma of 4096 digits cancel, and
-        what is left depends on it.
+        From a sigma of 4096 digits cancel, and what is left depends on the order of the operations
+        and on the last bit of the roots; both are those of the published runs.
         """
         before, after = self.sigmas[index], self.sigmas[index + 1]
         x = latents.float()
-        clean = v.float() * (-before / (before**2 + 1) ** 0.5) + x / (before**2 + 1)
-        up = (after**2 * (before**2 - after**2) / before**2) ** 0.5
-        down = (after**2 - up**2) ** 0.5
+        clean = v.float() * (-before / _root(before**2 + 1)) + x / (before**2 + 1)
+        up = _root(after**2 * (before**2 - after**2) / before**2)
+        down = _root(after**2 - up**2)
         moved = x + (x - clean) / before * (down - before)
         result: Tensor = moved + up * noise(tuple(latents.shape)).float()
         return result.to(latents.dtype)
@@ -154,6 +154,11 @@ class LatentConsistency:
         drawn = noise(tuple(latents.shape)).float()
         result: Tensor = after**0.5 * denoised + (1 - after) ** 0.5 * drawn
         return result.to(latents.dtype)
+
+
+def _root(x: Tensor) -> Tensor:
+    """Square root of a scalar, rounded as in the reference cases: sqrt(2^24 - 1) is 4096."""
+    return x * x.rsqrt() if x > 0 else torch.zeros_like(x)
 
 
 def run_sampler(
