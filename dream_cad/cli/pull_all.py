@@ -92,7 +92,8 @@ def _plan_models(
     for name in ModelRegistry().list_models():
         if name not in PUBLISHED:
             mirror.missing[name] = "this version knows no published weights of it"
-            continue
+    # Those of models, and what is pulled under a name of its own, as the texture networks.
+    for name in PUBLISHED:
         make = partial(_model_parcel, downloader, name, root / name, latest=latest)
         mirror.plan(name, make)
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -92,6 +92,38 @@ _TRELLIS_NETWORKS = {
     "slat_dec_mesh_swin8_B_64l8m256c_fp16": 181_903_412,
 }
 
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Hunyuan3D's texture networks by folder: what else is in the repository is not read. Sizes and
+# hashes are those that public projects recorded; the autoencoder of turbo is a torch file only.
+_PAINT = {
+    "hunyuan3d-paint-v2-0": (
+        PublishedFile(
+            f"unet/{_WEIGHTS}",
+            size=3_662_636_472,
+            sha256="1c5ce434ba976b30bbb51a080917ecd39f8d8761691887b5df3be765ef4bd9e9",
+        ),
+        PublishedFile(f"vae/{_WEIGHTS}", size=167_335_310),
+    ),
+    "hunyuan3d-paint-v2-0-turbo": (
+        PublishedFile(
+            f"unet/{_WEIGHTS}",
+            size=3_722_161_032,
+            sha256="d6acffa4a22f4da61d87f446bfa83e7ac245481c1535fbf25b200fe4462d0b22",
+        ),
+        PublishedFile("vae/diffusion_pytorch_model.bin"),
+    ),
+    "hunyuan3d-delight-v2-0": (
+        PublishedFile(
+            f"unet/{_WEIGHTS}",
+            sha256="0ce61d15a43d11ba19079ab8f24dfce78b876d3f5291470079ef64b17e08ca58",
+        ),
+        PublishedFile(f"vae/{_WEIGHTS}"),
+        PublishedFile("text_encoder/config.json"),
+        PublishedFile("text_encoder/model.safetensors"),
+    ),
+}
+_PAINT_CONFIGS = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+
 PUBLISHED: dict[str, PublishedCheckpoint] = {
     "triposr": PublishedCheckpoint(
         repo_id="stabilityai/TripoSR",
@@ -148,7 +180,17 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         ),
         license="Tencent Hunyuan 3D 2.0 Community License",
     ),
-    # No commit of these two repositories is known; see ``PublishedCheckpoint.revision``.
+    # No commit of the next three repositories is known; see ``PublishedCheckpoint.revision``.
+    "hunyuan3d-paint": PublishedCheckpoint(
+        repo_id="tencent/Hunyuan3D-2",
+        revision=None,
+        files=tuple(
+            replace(file, name=f"{folder}/{file.name}")
+            for folder, weights in _PAINT.items()
+            for file in (*map(PublishedFile, _PAINT_CONFIGS), *weights)
+        ),
+        license="Tencent Hunyuan 3D 2.0 Community License",
+    ),
     "mvdream": PublishedCheckpoint(
         repo_id="ashawkey/mvdream-sd2.1-diffusers",
         revision=None,

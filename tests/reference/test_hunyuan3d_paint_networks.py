@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from dream_cad.models.hunyuan3d_mini.paint.unet import PaintUNet
@@ -51,3 +52,10 @@ def test_state_dict_equals_vae() -> None:
     with torch.device("meta"):
         module = create_vae(published("config")["vae"])
     assert shapes(module) == published("checkpoint")["tensors"]["vae (all three)"]
+
+
+def test_state_dict_equals_delight_unet() -> None:
+    unet_class: Any = UNet2DConditionModel
+    with torch.device("meta"):
+        network = unet_class.from_config(published("config")["hunyuan3d_delight"]["unet"])
+    assert shapes(network) == published("checkpoint")["tensors"]["hunyuan3d-delight-v2-0/unet"]

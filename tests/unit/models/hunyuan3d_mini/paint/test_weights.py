@@ -14,10 +14,13 @@ from dream_cad.models.hunyuan3d_mini.paint.delight import Delight
 from dream_cad.models.hunyuan3d_mini.paint.diffusion import PaintDiffusion
 from dream_cad.models.hunyuan3d_mini.paint.weights import (
     DELIGHT_FOLDER,
+    NAME,
     NETWORK_FILES,
     PAINT_FOLDERS,
     PaintVariant,
 )
+from dream_cad.models.weights import PUBLISHED, find_published
+from dream_cad.settings import get_settings
 from tests.tiny_hunyuan3d_paint import tiny_diffusion, write_delight, write_paint
 
 SAFETENSORS, BIN = NETWORK_FILES
@@ -145,3 +148,26 @@ def test_delight_is_checked_too(tmp_path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 4}))
     with pytest.raises(CheckpointError, match=r"conv_in\.weight \(16, 8, 3, 3\)"):
         Delight.load(tmp_path)
+
+
+def test_all_that_is_read_is_pulled(tmp_path: Path) -> None:
+    for variant in PAINT_FOLDERS:
+        write_paint(tmp_path, variant)
+    write_delight(tmp_path)
+    as_bin(tmp_path / PAINT_FOLDERS["turbo"] / "vae" / SAFETENSORS)
+    written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert written == {file.name for file in PUBLISHED[NAME].files}
+    for variant in PAINT_FOLDERS:
+        PaintDiffusion.load(tmp_path, variant=variant)
+
+
+def test_it_is_found_where_pull_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAM_CAD_MODEL_PATH", str(tmp_path))
+    get_settings.cache_clear()
+    assert find_published(NAME) is None
+    for file in PUBLISHED[NAME].files:
+        path = tmp_path / NAME / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert find_published(NAME) == tmp_path / NAME
+    assert PUBLISHED[NAME].license == PUBLISHED["hunyuan3d-mini"].license
