@@ -53,6 +53,15 @@ def filled_vae(case: Case) -> Any:
     return vae.eval()
 
 
+def stated(case: Case, name: str, default: str | None = None) -> str:
+    """A number, or a list in brackets, that a case states in words only."""
+    found = re.search(rf"{name} (\[[\d., ]+\]|[\d.]*\d)", case.data["what"])
+    if found is None and default is not None:
+        return default
+    assert found is not None, f"{case.name} states no {name}"
+    return found[1]
+
+
 def block(case: Case) -> Outputs:
     config = case.config
     rows, views = config["batch"], config["views"]
@@ -61,7 +70,10 @@ def block(case: Case) -> Outputs:
     case.fill(module)
     x, text, tokens = case.tensor("x"), case.tensor("context"), case.tensor("ref_tokens")
     memory = {"b": module.attn_refview.remember(tokens)}
-    second = {"b": module.attn_refview.remember(tokens[1:])}
+    scales = tuple(map(float, stated(case, "ref_scale")[1:-1].split(",")))
+    readers = [row for row, scale in enumerate(scales) if scale]
+    some = {"b": module.attn_refview.remember(tokens[readers])}
+    mva_scale = float(stated(case, "mva_scale"))
     written: dict[str, torch.Tensor] = {}
 
     def call(context: ViewContext, count: int = len(x)) -> torch.Tensor:
@@ -71,7 +83,7 @@ def block(case: Case) -> Outputs:
     ones = (1.0,) * rows
     return {
         "read": call(ViewContext(views, ones, memory)),
-        "read_scaled": call(ViewContext(views, (0.0, 1.0), second, mva_scale=0.7)),
+        "read_scaled": call(ViewContext(views, scales, some, mva_scale=mva_scale)),
         "write": call(ViewContext(views, written=written)),
         "written": written["b"],
         "one_view": call(ViewContext(1, ones, memory), rows),
@@ -85,14 +97,13 @@ def unet(case: Case) -> Outputs:
         return dict(tokens)
     parts = [case.tensor(f"{name}latents") for name in ("", "normal_", "position_")]
     latents, labels = torch.cat(parts, dim=2), torch.tensor(case.config["camera"])
-    memory, text, scales = network.remember(tokens), network.text, (1.0,)
-    mva_scale = 1.0
-    if "guidance" in case.data["what"] and "no guidance" not in case.data["what"]:
+    memory, text = network.remember(tokens), network.text
+    scales: tuple[float, ...] = (float(stated(case, "ref_scale", "1")),)
+    mva_scale = float(stated(case, "mva_scale", "1"))
+    if "item 0 = zero text" in case.data["what"]:
         text = torch.cat([torch.zeros_like(text), text])
         latents, labels = latents.expand(2, *latents.shape[1:]), labels.expand(2, -1)
         scales = (0.0, 1.0)
-    elif "mva_scale 0.5, ref_scale 0.8" in case.data["what"]:
-        mva_scale, scales = 0.5, (0.8,)
     time = case.config["t"]
     views = {"ref_scale": scales, "memory": memory, "mva_scale": mva_scale}
     return {"out": network(latents, time, text, labels, **views)}

@@ -136,11 +136,12 @@ class MultiviewBlock(ReferenceBlock):
             raise ShapeError(
                 f"There are {len(joined)} guidance rows and {len(context.ref_scale)} ref_scales."
             )
-        readers = context.readers
-        seen = self.attn_refview.recall(joined[readers], context.memory[self.name])
-        scale = torch.tensor([context.ref_scale[row] for row in readers])
+        # Plain numbers and indices: tensors of them would make a GPU wait at every block.
+        rows = torch.stack([joined[row] for row in context.readers])
+        seen = self.attn_refview.recall(rows, context.memory[self.name])
         added = torch.zeros_like(joined)
-        added[readers] = seen * scale.to(seen)[:, None, None]
+        for row, part in zip(context.readers, seen, strict=True):
+            added[row] = part * context.ref_scale[row]
         return added.reshape(normed.shape)
 
 

@@ -204,8 +204,14 @@ def _make(kind: Any, config: Mapping[str, Any], steps: int, **overrides: Any) ->
             f"scheduler_config.json: prediction_type is {config.get('prediction_type')!r}; "
             "'v_prediction' was expected."
         )
-    with warnings.catch_warnings():  # diffusers copies tensors in a way that numpy 2 warns about
-        warnings.simplefilter("ignore", DeprecationWarning)
-        scheduler = kind.from_config(dict(config), **overrides)
-        scheduler.set_timesteps(steps)
+    try:
+        with warnings.catch_warnings():  # diffusers copies tensors as numpy 2 warns about
+            warnings.simplefilter("ignore", DeprecationWarning)
+            scheduler = kind.from_config(dict(config), **overrides)
+            scheduler.set_timesteps(steps)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"scheduler_config.json describes no noise schedule: {error}",
+            hint="Fetch the checkpoint again.",
+        ) from error
     return scheduler

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -29,6 +29,9 @@ DELIGHT_FOLDER = "hunyuan3d-delight-v2-0"
 NETWORK_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 TEXT_FILES = ("model.safetensors", "pytorch_model.bin")
 
+NetworkType = TypeVar("NetworkType", bound=nn.Module)
+
+_UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _logger = logging.getLogger(__name__)
 
 # Old autoencoders name the parts of their attention so.
@@ -98,9 +101,7 @@ def load_paint_unet(
         CheckpointError: a file is missing or damaged, or does not fit the network.
     """
     path = find_weights(folder / "unet", NETWORK_FILES, model=NAME)
-    config = read_config(folder / "unet" / "config.json")
-    with torch.device("meta"):
-        network = PaintUNet(config)
+    network = _build(PaintUNet, folder / "unet" / "config.json")
     state = read_weights(path)
     if variant == "turbo" and path.suffix == ".safetensors":
         state = _without_surplus(state, network, path)
@@ -116,9 +117,7 @@ def load_codec(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Lat
         CheckpointError: a file is missing or damaged, or does not fit the network.
     """
     path = find_weights(folder / "vae", NETWORK_FILES, model=NAME)
-    config = read_config(folder / "vae" / "config.json")
-    with torch.device("meta"):
-        vae = create_vae(config)
+    vae = _build(create_vae, folder / "vae" / "config.json")
     wanted = vae.state_dict()
     state = dict(_renamed(key, value, wanted) for key, value in read_weights(path).items())
     verify_weights(state, vae, path)
@@ -133,10 +132,8 @@ def load_delight_unet(folder: Path, *, device: torch.device, dtype: torch.dtype)
         CheckpointError: a file is missing or damaged, or does not fit the network.
     """
     path = find_weights(folder / "unet", NETWORK_FILES, model=NAME)
-    config = read_config(folder / "unet" / "config.json")
     unet_class: Any = UNet2DConditionModel  # diffusers has no types
-    with torch.device("meta"):
-        unet = unet_class.from_config(config)
+    unet = _build(unet_class.from_config, folder / "unet" / "config.json")
     state = read_weights(path)
     verify_weights(state, unet, path)
     assign_weights(unet, state, device=device, dtype_of=lambda _: dtype)
@@ -151,19 +148,32 @@ def encode_empty_prompt(folder: Path, *, device: torch.device, dtype: torch.dtyp
         CheckpointError: a file is missing or damaged, or does not fit the network.
     """
     path = find_weights(folder / "text_encoder", TEXT_FILES, model=NAME)
-    data = read_config(folder / "text_encoder" / "config.json")
-    config = TextConfig(
-        **{key: data[key] for key in TextConfig.__dataclass_fields__ if key in data}
-    )
-    with torch.device("meta"):
-        encoder = TextEncoder(config)
+    encoder = _build(_make_text_encoder, folder / "text_encoder" / "config.json")
     state = {key: value for key, value in read_weights(path).items() if key != _POSITION_IDS}
     verify_weights(state, encoder, path)
     assign_weights(encoder, state, device=device, dtype_of=lambda _: torch.float32)
-    ids = torch.zeros(1, config.max_position_embeddings, dtype=torch.int64, device=device)
-    ids[0, : len(_EMPTY_PROMPT)] = torch.tensor(_EMPTY_PROMPT) % config.vocab_size
+    ids = torch.zeros(1, encoder.config.max_position_embeddings, dtype=torch.int64, device=device)
+    ids[0, : len(_EMPTY_PROMPT)] = torch.tensor(_EMPTY_PROMPT)
     encoded: Tensor = encoder(ids)
     return encoded.to(dtype)
+
+
+def _make_text_encoder(data: Mapping[str, Any]) -> TextEncoder:
+    known = {key: data[key] for key in TextConfig.__dataclass_fields__ if key in data}
+    return TextEncoder(TextConfig(**known))
+
+
+def _build(make: Callable[[dict[str, Any]], NetworkType], path: Path) -> NetworkType:
+    """Build the network of a config.json without memory for its weights."""
+    config = read_config(path)
+    try:
+        with torch.device("meta"):
+            return make(config)
+    except _UNBUILDABLE as error:
+        raise CheckpointError(
+            f"{path} describes no network that can be built: {error}",
+            hint="Fetch the checkpoint again.",
+        ) from error
 
 
 def _without_surplus(

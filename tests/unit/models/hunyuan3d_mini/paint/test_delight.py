@@ -89,3 +89,12 @@ def test_what_cannot_be_measured_is_left() -> None:
     source, target = np.full((4, 4, 3), 0.5), np.random.default_rng(0).random((4, 4, 3))
     assert match_colours(source, target, np.ones((4, 4))) is source
     assert match_colours(target, source, np.zeros((4, 4))) is target
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_near(delight: Delight, tmp_path: Path, dtype: torch.dtype) -> None:
+    half = Delight.load(write_delight(tmp_path), dtype=dtype)
+    pixels, noise = np.asarray(picture().convert("RGB").resize((64, 64))), torch.randn(1, 4, 8, 8)
+    near, exact = (one.relight(pixels, lambda _: noise, 2) for one in (half, delight))
+    assert near.dtype == torch.float32
+    assert (near - exact).abs().mean() < 0.02

@@ -111,6 +111,25 @@ def test_a_damaged_config_is_refused(tmp_path: Path, text: str | None) -> None:
         PaintDiffusion.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("unet/config.json", {"block_out_channels": "wide"}),
+        ("unet/config.json", {"down_block_types": ["Other"]}),
+        ("vae/config.json", {"block_out_channels": None}),
+        ("scheduler/scheduler_config.json", {"beta_start": "low"}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "other"}),
+    ],
+)
+def test_a_config_of_nothing_is_refused(
+    tmp_path: Path, file: str, changes: dict[str, object]
+) -> None:
+    path = write_paint(tmp_path) / PAINT_FOLDERS["turbo"] / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(CheckpointError, match=path.name):
+        PaintDiffusion.load(tmp_path)
+
+
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     write_paint(tmp_path)
     unet_file(tmp_path, "turbo").unlink()
