@@ -73,6 +73,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     published = {
         "triposr": PublishedCheckpoint("authors/model", "0" * 40, files, "MIT"),
         "stable-fast-3d": PublishedCheckpoint("authors/gated", "0" * 40, files, "Community"),
+        "hunyuan3d-paint": PublishedCheckpoint("authors/model", "0" * 40, files, "MIT"),
     }
     for place in (
         "dream_cad.models.weights",
@@ -107,6 +108,7 @@ def test_a_mirror_holds_all_that_can_be_had_and_the_settings_find_it(
     assert "stable-fast-3d was not pulled: The hub does not give out" in said.err
     assert "mvdream was not pulled: this version knows no published weights" in said.err
     assert (mirror / "triposr" / "LICENSE").read_bytes() == MIT
+    assert (mirror / "hunyuan3d-paint" / "model.ckpt").read_bytes() == WEIGHTS
     assert not (mirror / "drawing" / "code.py").exists()
     monkeypatch.setenv("DREAM_CAD_MODEL_PATH", str(mirror))
     get_settings.cache_clear()
