@@ -17,7 +17,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,18 +31,25 @@ from dream_cad.models.mvdream.lgm import LGM
 from dream_cad.models.mvdream.network import MVDreamNetwork
 from dream_cad.models.mvdream.unet import MultiViewUNet
 
+Network = TypeVar("Network", bound=nn.Module)
+
 VIEWS, TOKENS = 4, 77
 LIMIT_GIB = 10.0
 _GEMM = 2048
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storages that operations inside the block made and that are alive."""
+    """Counts the bytes of all storages that operations inside the block made and that are alive.
 
-    def __init__(self) -> None:
+    Args:
+        weights: modules whose parameters are not counted: a layer makes views of its own.
+    """
+
+    def __init__(self, *weights: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._known: set[int] = set()
+        parameters = [p for module in weights for p in module.parameters()]
+        self._known: set[int] = {p.untyped_storage()._cdata for p in parameters}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -115,7 +122,7 @@ def count_products() -> dict[str, int]:
 
 
 @torch.no_grad()
-def shared_weights(unet: MultiViewUNet) -> MultiViewUNet:
+def shared_weights(unet: Network) -> Network:
     """Give a network of the meta device slices of one random buffer as weights."""
     pool = torch.randn(max(parameter.numel() for parameter in unet.parameters())) * 0.02
     for module in unet.modules():
@@ -166,9 +173,9 @@ def measure_step(runs: int) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def peak_of(work: Callable[[], object]) -> int:
-    """Bytes alive at once that the work makes; its input is not counted."""
-    live = LiveBytes()
+def peak_of(work: Callable[[], object], *weights: nn.Module) -> int:
+    """Bytes alive at once that the work makes; neither its input nor the weights are counted."""
+    live = LiveBytes(*weights)
     with live:
         work()
     return live.peak
@@ -191,7 +198,7 @@ def lgm_road_memory() -> dict[str, Any]:
         "gaussians": lambda: lgm(views),
     }
     weights = sum(p.numel() * p.element_size() for m in (network, lgm) for p in m.parameters())
-    peaks = {name: peak_of(work) for name, work in stages.items()}
+    peaks = {name: peak_of(work, network, lgm) for name, work in stages.items()}
     total = weights + max(peaks.values())
     return {
         "weights_gib": round(weights / 2**30, 3),

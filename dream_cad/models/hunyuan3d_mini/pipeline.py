@@ -34,7 +34,7 @@ from dream_cad.surface.volume import VolumeSampler, adaptive_volume, grid_points
 
 BOUNDS = 1.01
 CPU_CHUNK = 8_000
-CUDA_CHUNK = 200_000
+CUDA_CHUNK = 20_000
 
 # The grid itself, its signs and masks: float32, float32 and a few bytes for each point.
 _BYTES_PER_POINT = 16
