@@ -132,5 +132,6 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
 
         made = run(pipeline, source, options, clock, progress)
         used = options.resolve(pipeline.config).model_dump(exclude_none=True)
-        facts = {"options": used, "matting": made.matting, "variant": self._variant}
-        return GeneratedMesh(made.mesh, facts | {"seed": made.seed})
+        facts: dict[str, Any] = {"options": used, "matting": made.matting, "variant": self._variant}
+        facts |= {"holes_filled": made.finished.holes_filled, "closed": made.finished.is_closed}
+        return GeneratedMesh(made.finished.mesh, facts | {"seed": made.seed})

@@ -54,6 +54,9 @@ class Hunyuan3DOptions(ImageModelOptions):
         le=1.0,
         description="Drop loose parts with fewer faces than this share of the largest part's.",
     )
+    fill_holes: int = Field(
+        32, ge=0, le=256, description="Close holes of at most so many edges; 0 closes none."
+    )
     texture: bool = Field(False, description="Paint a texture; not in this version.")
     picture_steps: int | None = Field(
         None, ge=1, le=200, description="Denoising steps of the picture (text only)."

@@ -20,6 +20,8 @@ from dream_cad.mesh.cleanup import (
     weld_vertices,
 )
 from dream_cad.mesh.data import MeshData
+from dream_cad.mesh.edges import directed_border
+from dream_cad.mesh.holes import fill_small_holes
 from dream_cad.mesh.simplify import simplify
 from dream_cad.models.base import ProgressCallback
 from dream_cad.models.hunyuan3d_mini.field import ExactField, FlashField
@@ -179,20 +181,37 @@ def extract(grid: Tensor, options: Hunyuan3DOptions) -> SurfaceMesh:
     return mesh
 
 
-def finish(surface: SurfaceMesh, options: Hunyuan3DOptions) -> MeshData:
-    """Clean, simplify and scale a surface into the centred unit cube."""
+@dataclass(frozen=True)
+class Finished:
+    """A mesh and what its borders were.
+
+    Attributes:
+        mesh: in the centred unit cube.
+        holes_filled: holes that were closed.
+        is_closed: whether no edge is open any more.
+    """
+
+    mesh: MeshData
+    holes_filled: int
+    is_closed: bool
+
+
+def finish(surface: SurfaceMesh, options: Hunyuan3DOptions) -> Finished:
+    """Clean, simplify, close and scale a surface into the centred unit cube."""
     mesh = remove_degenerate_faces(weld_vertices(MeshData(surface.vertices, surface.faces)))
     mesh = remove_floaters(mesh, options.floater_ratio)
     if options.target_faces is not None:
         mesh = simplify(mesh, options.target_faces)
-    return normalize_to_unit_cube(mesh)
+    mesh, holes = fill_small_holes(mesh, options.fill_holes)
+    is_closed = len(directed_border(mesh.faces)) == 0
+    return Finished(normalize_to_unit_cube(mesh), holes, is_closed)
 
 
 @dataclass(frozen=True)
 class GeneratedShape:
     """A finished mesh with the seed and the matting that made it."""
 
-    mesh: MeshData
+    finished: Finished
     seed: int
     matting: dict[str, dict[str, str | None] | None]
 

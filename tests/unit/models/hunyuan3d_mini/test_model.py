@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 
 from dream_cad import ModelFactory
@@ -21,8 +22,9 @@ from dream_cad.models.hunyuan3d_mini import Hunyuan3DMini
 from dream_cad.models.hunyuan3d_mini import pipeline as pipeline_module
 from dream_cad.models.hunyuan3d_mini.config import Hunyuan3DConfig, Variant
 from dream_cad.models.hunyuan3d_mini.options import Hunyuan3DOptions
-from dream_cad.models.hunyuan3d_mini.pipeline import Hunyuan3DPipeline
+from dream_cad.models.hunyuan3d_mini.pipeline import Hunyuan3DPipeline, finish
 from dream_cad.models.hunyuan3d_mini.schedule import GuidedVelocity, ScheduleConfig, sample
+from dream_cad.surface.marching import SurfaceMesh
 from tests.tiny_hunyuan3d import tiny_network, write_checkpoint
 from tests.tiny_triposr import picture
 
@@ -61,6 +63,15 @@ def test_result_is_a_centred_unit_mesh(result: GenerationResult) -> None:
     assert (high - low).max() == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("edges", "filled"), [(32, 1), (2, 0), (0, 0)])
+def test_small_holes_are_closed_and_told(edges: int, filled: int) -> None:
+    ball = trimesh.creation.icosphere(2)
+    surface = SurfaceMesh(ball.vertices.astype(np.float32), ball.faces[1:].astype(np.int32))
+    made = finish(surface, Hunyuan3DOptions.parse({"fill_holes": edges}))
+    assert (made.holes_filled, made.is_closed) == (filled, filled == 1)
+    assert len(made.mesh.faces) == len(ball.faces) - 1 + filled
+
+
 def test_receipt_says_how_it_was_made(result: GenerationResult) -> None:
     metadata = json.loads(json.dumps(result.metadata))
     assert metadata["model"] == "hunyuan3d-mini"
@@ -69,6 +80,8 @@ def test_receipt_says_how_it_was_made(result: GenerationResult) -> None:
     assert metadata["options"]["num_latents"] == 24
     assert metadata["options"]["num_inference_steps"] == 50
     assert metadata["checkpoint"]["kind"] == "folder"
+    closed = trimesh.Trimesh(result.vertices, result.faces, process=False).is_watertight
+    assert metadata["closed"] == closed
     assert metadata["matting"] == {"front": {"method": "alpha", "model": None}}
 
 
