@@ -303,6 +303,10 @@ def measure(faces: int, size: int, runs: int) -> dict[str, Any]:
         shape: {name: layout_facts(made, name, size) for name in LAYOUTS}
         for shape, made in meshes.items()
     }
+    result["packed_by_shape"] = {}
+    for shape, made in meshes.items():
+        wall, cpu, _ = timed(partial(fast, made, LAYOUTS["packed"], size))
+        result["packed_by_shape"][shape] = {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2)}
     result["objects"] = object_facts(faces, size)
     return result
 

@@ -85,9 +85,19 @@ def test_islands_do_not_overlap(model: StableFast3D, unwrap: str) -> None:
 
 
 @needs_validator
-@pytest.mark.parametrize("changes", [{}, {"normal_map": False}, {"texture": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"normal_map": False},
+        {"texture": False},
+        {"unwrap": "box"},
+        {"remesh": "triangle", "target_vertices": 120},
+        {"target_faces": 100},
+    ],
+)
 def test_glb_passes_the_khronos_validator(
-    model: StableFast3D, tmp_path: Path, changes: dict[str, bool]
+    model: StableFast3D, tmp_path: Path, changes: dict[str, bool | str | int]
 ) -> None:
     made = model.generate_from_image(picture(), **OPTIONS | changes)
     path = Path(made.save(tmp_path / "asset.glb"))
