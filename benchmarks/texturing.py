@@ -305,8 +305,8 @@ def measure(faces: int, size: int, runs: int) -> dict[str, Any]:
     }
     result["packed_by_shape"] = {}
     for shape, made in meshes.items():
-        wall, cpu, _ = timed(partial(fast, made, LAYOUTS["packed"], size))
-        result["packed_by_shape"][shape] = {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2)}
+        wall_s, cpu_s, _ = timed(partial(fast, made, LAYOUTS["packed"], size))
+        result["packed_by_shape"][shape] = {"wall_s": round(wall_s, 2), "cpu_s": round(cpu_s, 2)}
     result["objects"] = object_facts(faces, size)
     return result
 
