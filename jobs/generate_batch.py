@@ -40,7 +40,7 @@ from jobs.batch.reading import Source, open_source, read_records
 from jobs.batch.rows import RowChecker
 from jobs.batch.service import Errand, follow_sent, send_work
 from jobs.batch.service_plan import ServicePlanner
-from jobs.batch.storage import Storage
+from jobs.batch.storage import Storage, check_kept
 
 _OBJECT_STORE_BYTES = 512 * 2**20
 _FAILURE = 1
@@ -109,6 +109,7 @@ def main(
             max_part_rows,
             quality,
         )
+        check_kept(output)
         storage = Storage(output)
         storage.probe()
         modules = tuple(module or ())

@@ -138,7 +138,10 @@ class Line:
             min(active, default=None),
             max(self.virtual_time.values(), default=None),
         )
-        self.virtual_time[owner] = max(self.virtual_time.get(owner, start), start)
+        had = self.virtual_time.get(owner, start)
+        self.virtual_time[owner] = max(had, start)
+        for lane in [lane for lane in self._lifts if lane[0] == owner]:
+            self._lifts[lane] -= self.virtual_time[owner] - had
 
 
 class Fifo:

@@ -218,9 +218,9 @@ def _heads(
         if not rows:
             return
         for row in rows:
-            had, lift = row.virtual_time or 0.0, row.lift or 0.0
-            start = start_time(had, lift, lane)
-            yield Head(lane.model, row.level, row.owner, start, row.seq, had, lift)
+            had = row.virtual_time or 0.0
+            start = start_time(had, row.lift or 0.0, lane)
+            yield Head(lane.model, row.level, row.owner, start, row.seq, had, row.lift)
         ceiling = rows[0].level - 1
 
 

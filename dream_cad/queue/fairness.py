@@ -39,6 +39,13 @@ SELECT min(shares.virtual_time) FROM line JOIN shares ON shares.owner = line.own
 
 _MOST = text("SELECT max(virtual_time) FROM shares")
 
+_KEEP_LANES = text("""
+UPDATE lifts
+SET lift = lift - (:start - (SELECT virtual_time FROM shares WHERE shares.owner = lifts.owner))
+WHERE owner = :owner
+    AND (SELECT virtual_time FROM shares WHERE shares.owner = lifts.owner) < :start
+""")
+
 _ENTER = text("""
 INSERT INTO shares (owner, virtual_time) VALUES (:owner, :start)
 ON CONFLICT (owner) DO UPDATE SET virtual_time = :start WHERE shares.virtual_time < :start
@@ -56,4 +63,6 @@ def enter(connection: Connection, owner: str) -> None:
         return
     least = connection.execute(_LEAST_ACTIVE).scalar()
     start = entry_time(least, connection.execute(_MOST).scalar() if least is None else None)
-    connection.execute(_ENTER, {"owner": owner, "start": start})
+    values = {"owner": owner, "start": start}
+    connection.execute(_KEEP_LANES, values)  # where it would go on in a lane stays where it was
+    connection.execute(_ENTER, values)

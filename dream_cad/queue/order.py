@@ -37,7 +37,7 @@ class Head(NamedTuple):
         virtual_time: at which it starts (``start_time``).
         seq: number of the job in order of arrival.
         had: GPU-seconds over weight that the owner has had.
-        lift: of its last job in this lane.
+        lift: of its last job in this lane; None if it had none there.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Head(NamedTuple):
     virtual_time: float
     seq: int
     had: float = 0.0
-    lift: float = 0.0
+    lift: float | None = None
 
 
 def order_heads(

@@ -17,6 +17,7 @@ from dream_cad.exceptions import InvalidConfigError, PayloadTooLargeError, Stora
 from dream_cad.images.loading import ImageLimits
 
 _STAGING = ".staging"
+_COPIES = "working_dir_files"
 
 
 def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
@@ -38,6 +39,22 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
             f"{uri!r} cannot be opened: {error}.",
             hint="Give a path, file:///path or s3://bucket/path.",
         ) from error
+
+
+def check_kept(uri: str) -> None:
+    """Refuse an output in the copy of the working directory that Ray makes for a submitted job.
+
+    Ray deletes the copy some time after the job: what was made would be gone.
+
+    Raises:
+        InvalidConfigError: it is a path in such a copy, as every relative path is there.
+    """
+    if "://" not in uri and _COPIES in Path(uri).expanduser().absolute().parts:
+        raise InvalidConfigError(
+            f"--output {uri} lies in the copy of the working directory that Ray made for this job "
+            "and deletes after it.",
+            hint='Give an absolute path ("$PWD/..."), or a URI that all nodes can write.',
+        )
 
 
 def read_limited(uri: str, max_bytes: int) -> bytes:

@@ -27,7 +27,7 @@ from jobs.batch.planning import Planner
 from jobs.batch.reading import open_source, read_records
 from jobs.batch.rows import RowChecker
 from jobs.batch.stages import FinishMeshes, GenerateMeshes, StageSetup
-from jobs.batch.storage import Storage
+from jobs.batch.storage import Storage, check_kept
 from tests.cluster.echo_model import EchoModel
 
 TEN_GB = 10 * 10**9
@@ -235,3 +235,17 @@ def test_a_model_that_cannot_load_ends_the_batch_with_its_own_error(
     monkeypatch.setattr(EchoModel, "load_model", load)
     with pytest.raises(CheckpointError, match="The weights are damaged"):
         make(work, tmp_path / "out")
+
+
+def test_an_output_that_ray_would_delete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submitted job's working directory is a copy under working_dir_files."""
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(InvalidConfigError, match=r"outputs/batch .* deletes") as caught:
+        check_kept("outputs/batch")
+    assert "absolute path" in str(caught.value.hint)
+    check_kept(str(tmp_path / "outputs"))
+    check_kept("s3://bucket/working_dir_files")
+    monkeypatch.chdir(tmp_path)
+    check_kept("outputs/batch")
