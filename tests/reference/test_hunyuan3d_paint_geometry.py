@@ -1,4 +1,4 @@
-"""The geometry of Hunyuan3D-Paint against its numeric reference cases."""
+"""The geometry of Hunyuan3D-Paint, and all of it end to end, against its numeric reference cases."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from tests.reference.cases import Case, load_cases
+from tests.reference.hunyuan3d_paint_end_to_end import END_TO_END_STAGES
 from tests.reference.hunyuan3d_paint_geometry import GEOMETRY_STAGES
+from tests.reference.hunyuan3d_paint_networks import NETWORK_STAGES
 
-CASES = [c for c in load_cases("hunyuan3d_mini/paint") if c.stage in GEOMETRY_STAGES]
+STAGES = GEOMETRY_STAGES | END_TO_END_STAGES
+# What is neither the networks' nor known here fails, so that no stage is left out unseen.
+CASES = [c for c in load_cases("hunyuan3d_mini/paint") if c.stage not in NETWORK_STAGES]
 # Not part of the pipeline, as the case says itself.
 UNUSED = {"persp"}
 
@@ -18,7 +22,7 @@ UNUSED = {"persp"}
 )
 @torch.no_grad()
 def test_case(case: Case) -> None:
-    outputs = GEOMETRY_STAGES[case.stage](case)
+    outputs = STAGES[case.stage](case)
     names = set(case.expected()) - UNUSED
     assert names
     for name in sorted(names):

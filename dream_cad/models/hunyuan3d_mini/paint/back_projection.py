@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -107,7 +107,7 @@ def splat(places: Tensor, values: Tensor, height: int, width: int) -> Tensor:
     return sums.view(height, width, -1)
 
 
-def blend(views: Sequence[ProjectedView], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+def blend(views: Iterable[ProjectedView], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Mix views by their weight and the fourth power of their cosine, in their order.
 
     A view that adds less than 1 % new texels is left out.
@@ -115,10 +115,11 @@ def blend(views: Sequence[ProjectedView], weights: Sequence[float]) -> tuple[Ten
     Returns:
         (T, T, 3) float32 texture and (T, T) bool, where something was painted.
     """
-    total = torch.zeros_like(views[0].texture)
-    trust = torch.zeros_like(views[0].cosine)
-    for view, weight in zip(views, weights, strict=True):
+    total = trust = torch.zeros(())
+    for number, (view, weight) in enumerate(zip(views, weights, strict=True)):
         own = weight * view.cosine**COSINE_POWER
+        if number == 0:
+            total, trust = torch.zeros_like(view.texture), torch.zeros_like(own)
         seen = own > 0
         painted = (seen & (trust > 0)).sum() / seen.sum().clamp(min=1)
         if painted > MOST_PAINTED:
