@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.image_options import ImageModelOptions
 
 if TYPE_CHECKING:
@@ -57,31 +56,40 @@ class Hunyuan3DOptions(ImageModelOptions):
     fill_holes: int = Field(
         32, ge=0, le=256, description="Close holes of at most so many edges; 0 closes none."
     )
-    texture: bool = Field(False, description="Paint a texture; not in this version.")
+    texture: bool = Field(
+        False, description="Paint a texture with Hunyuan3D-Paint, whose weights are its own."
+    )
+    texture_size: int = Field(
+        2048, ge=512, le=4096, description="Side of the painted texture in pixels."
+    )
+    view_size: int = Field(
+        512,
+        ge=64,
+        le=1024,
+        multiple_of=64,
+        description="Side of the six views that are painted; the networks were trained on 512.",
+    )
+    paint_steps: int | None = Field(
+        None,
+        ge=1,
+        le=200,
+        description="Denoising steps of the views; by default 30, with the turbo weights 10 (at "
+        "most 30).",
+    )
+    delight: bool = Field(
+        True,
+        description="Take light and shadow out of the picture before painting after it; without, "
+        "fine details stay.",
+    )
+    keep_uvs: bool = Field(
+        False, description="Paint on the UVs that a given mesh has, instead of unwrapping it anew."
+    )
     picture_steps: int | None = Field(
         None, ge=1, le=200, description="Denoising steps of the picture (text only)."
     )
     picture_guidance_scale: float | None = Field(
         None, ge=0.0, le=50.0, description="Guidance of the picture (text only)."
     )
-
-    @classmethod
-    def parse(cls, options: dict[str, Any]) -> Self:
-        """Validate keyword arguments.
-
-        Raises:
-            InvalidConfigError: names the first wrong option and what is accepted; or a texture
-                is asked for.
-        """
-        parsed = super().parse(options)
-        if parsed.texture:
-            raise InvalidConfigError(
-                "Hunyuan3D-2mini cannot paint textures in this version: the multi-view texture "
-                "network (Hunyuan3D-Paint) is not part of it.",
-                hint="Leave texture out.",
-                details={"option": "texture", "allowed": [False]},
-            )
-        return parsed
 
     def resolve(self, config: Hunyuan3DConfig) -> Self:
         """Fill what depends on the checkpoint."""

@@ -53,10 +53,12 @@ class Condition:
     Attributes:
         tokens: (1, M, C) on the device.
         matting: method and model by view; None where the picture was taken as it is.
+        pictures: as they were cut out, the first view first.
     """
 
     tokens: Tensor
     matting: dict[str, dict[str, str | None] | None]
+    pictures: tuple[Image.Image, ...] = ()
 
 
 class Hunyuan3DPipeline:
@@ -80,21 +82,20 @@ class Hunyuan3DPipeline:
         matting: dict[str, dict[str, str | None] | None] = {}
 
         def cut(name: str, image: Image.Image) -> Image.Image:
-            if not options.remove_background:
-                matting[name] = None
-                return image
-            matted = matte(image, options.matting)
-            matting[name] = {"method": matted.method, "model": matted.model}
-            return matted.image
+            picture, matting[name] = cut_out(image, options)
+            return picture
 
         size, border = self.config.image_size, self.config.border_ratio
         conditioner, device = self.network.conditioner, self.network.device
         if isinstance(pictures, Image.Image):
-            picture, _ = prepare_image(cut("front", pictures), size=size, border_ratio=border)
-            return Condition(conditioner(picture.to(device)), matting)
+            image = cut("front", pictures)
+            picture, _ = prepare_image(image, size=size, border_ratio=border)
+            return Condition(conditioner(picture.to(device)), matting, (image,))
         images = {name: cut(name, image) for name, image in pictures.items()}
         views, _, numbers = prepare_views(images, size=size, border_ratio=border)
-        return Condition(conditioner.views(views.to(device), numbers), matting)
+        tokens = conditioner.views(views.to(device), numbers)
+        first = sorted(images, key=lambda name: name != "front")
+        return Condition(tokens, matting, tuple(images[name] for name in first))
 
     @torch.no_grad()
     def denoise(
@@ -137,6 +138,20 @@ class Hunyuan3DPipeline:
         return adaptive_volume(
             field, resolution, bounds=BOUNDS, level=-options.mc_level, device=device
         )
+
+
+def cut_out(
+    image: Image.Image, options: Hunyuan3DOptions
+) -> tuple[Image.Image, dict[str, str | None] | None]:
+    """Cut the object out as the options say; returns the picture and how it was done.
+
+    Raises:
+        InvalidConfigError: the picture shows no object.
+    """
+    if not options.remove_background:
+        return image, None
+    matted = matte(image, options.matting)
+    return matted.image, {"method": matted.method, "model": matted.model}
 
 
 def check_grid_memory(resolution: int, device: torch.device) -> None:
@@ -209,11 +224,12 @@ def finish(surface: SurfaceMesh, options: Hunyuan3DOptions) -> Finished:
 
 @dataclass(frozen=True)
 class GeneratedShape:
-    """A finished mesh with the seed and the matting that made it."""
+    """A finished mesh with the seed and the matting that made it, and the pictures cut out."""
 
     finished: Finished
     seed: int
     matting: dict[str, dict[str, str | None] | None]
+    pictures: tuple[Image.Image, ...] = ()
 
 
 def run(
@@ -238,4 +254,5 @@ def run(
         surface = extract(grid, options)
     progress(0.9, "finish")
     with clock.stage("finish"):
-        return GeneratedShape(finish(surface, options), seed, condition.matting)
+        mesh = finish(surface, options)
+    return GeneratedShape(mesh, seed, condition.matting, condition.pictures)
