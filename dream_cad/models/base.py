@@ -205,6 +205,29 @@ class Model3D(ABC):
             hint="Models with supports_multi_view take several.",
         )
 
+    @classmethod
+    def paints_meshes(cls) -> bool:
+        """Return whether ``texture_mesh`` is there."""
+        return False
+
+    def texture_mesh(
+        self,
+        mesh: Any,
+        *,
+        image: Any = None,
+        prompt: str | None = None,
+        **kwargs: Any,
+    ) -> GenerationResult:
+        """Paint a mesh that is there, after a picture or a prompt.
+
+        Raises:
+            InvalidConfigError: the model makes meshes only.
+        """
+        raise InvalidConfigError(
+            f"{self._name} makes meshes; it cannot texture one that is given.",
+            hint="hunyuan3d-mini can.",
+        )
+
     def save(self, result: GenerationResult, path: str | Path, format: str | None = None) -> str:
         """Write ``result``; see GenerationResult.save."""
         return result.save(path, format)

@@ -1,4 +1,4 @@
-"""The geometry of Hunyuan3D-Paint, and all of it end to end, against its numeric reference cases."""
+"""Geometry and end to end of Hunyuan3D-Paint against the numeric reference cases."""
 
 from __future__ import annotations
 

@@ -16,19 +16,29 @@ from dream_cad.models.base import GenerationResult, ProgressCallback, ignore_pro
 from dream_cad.models.hunyuan3d_mini.options import VIEWS, Hunyuan3DOptions
 from dream_cad.models.image_model import GeneratedMesh, ImageModel, LoadRequest
 from dream_cad.models.image_options import ImageModelOptions
-from dream_cad.models.profile import StageClock
-from dream_cad.models.receipt import image_sha256
+from dream_cad.models.profile import StageClock, part_of
+from dream_cad.models.receipt import arrays_sha256, image_sha256, text_sha256
+from dream_cad.prompts import check_prompt
 from dream_cad.settings import Precision
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from dream_cad.mesh.data import MeshData
     from dream_cad.models.hunyuan3d_mini.config import Variant
+    from dream_cad.models.hunyuan3d_mini.paint.painter import PaintedMesh, TexturePainter
+    from dream_cad.models.hunyuan3d_mini.paint.weights import PaintVariant
     from dream_cad.models.hunyuan3d_mini.pipeline import Hunyuan3DPipeline
+    from dream_cad.models.hunyuan3d_mini.texturing import MeshToPaint
 
 NAME = "hunyuan3d-mini"
 
+# Of the progress, where a texture follows.
+_SHAPE_SHARE = 0.5
+
 
 class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
-    """Pictures to a mesh without colour; text through a picture.
+    """Pictures to a mesh, with a painted texture on request; text through a picture.
 
     The weights are under the Tencent Hunyuan 3D 2.0 Community License, which does not apply in
     the European Union, the United Kingdom and South Korea.
@@ -43,9 +53,13 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         device: ``"cuda:<n>"`` or ``"cpu"``; by default the selected GPU if there is one.
         text_to_image: diffusers folder or repository id for text input; by default that of
             DREAM_CAD_TEXT_TO_IMAGE.
+        paint: folder with the weights of Hunyuan3D-Paint and delight, for textures; by default
+            where ``dream-cad pull hunyuan3d-paint`` puts them, or beside the shape model's.
+            They are loaded when a texture is first asked for.
+        paint_variant: ``"turbo"`` or ``"standard"``.
 
     Raises:
-        InvalidConfigError: the precision or variant does not exist.
+        InvalidConfigError: the precision or a variant does not exist.
     """
 
     registered_name: ClassVar[str] = NAME
@@ -59,6 +73,8 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         checkpoint: str | Path = "auto",
         device: str | None = None,
         text_to_image: str | Path | None = None,
+        paint: str | Path | None = None,
+        paint_variant: PaintVariant = "turbo",
     ) -> None:
         if variant not in ("standard", "fast", "turbo"):
             raise InvalidConfigError(
@@ -68,8 +84,16 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         super().__init__(
             precision=precision, checkpoint=checkpoint, device=device, text_to_image=text_to_image
         )
-        self.config["variant"] = variant
+        if paint_variant not in ("turbo", "standard"):
+            raise InvalidConfigError(
+                f"paint_variant is {paint_variant!r}; choose turbo or standard.",
+                details={"allowed": ["turbo", "standard"]},
+            )
+        self.config |= {"variant": variant, "paint": paint, "paint_variant": paint_variant}
         self._variant: Variant = variant
+        self._paint_choice = None if paint is None else Path(paint).expanduser()
+        self._paint_variant: PaintVariant = paint_variant
+        self._painter: TexturePainter | None = None
 
     def _load(self, request: LoadRequest) -> tuple[Hunyuan3DPipeline, Path]:
         from dream_cad.models.hunyuan3d_mini.pipeline import Hunyuan3DPipeline
@@ -120,6 +144,93 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         receipt = {"input": {"kind": "views", "sha256": hashes}}
         return self._generate(pictures, parsed, receipt, StageClock(), started, progress)
 
+    @classmethod
+    def paints_meshes(cls) -> bool:
+        """Return True: a given mesh can be painted."""
+        return True
+
+    def texture_mesh(
+        self,
+        mesh: MeshData | GenerationResult | str | Path,
+        *,
+        image: Any = None,
+        prompt: str | None = None,
+        progress: ProgressCallback = ignore_progress,
+        **options: Any,
+    ) -> GenerationResult:
+        """Paint a mesh that is there; its triangles stay where they are.
+
+        Args:
+            mesh: in the frame of glTF (y up, front along +z), or the path of a mesh file.
+            image: a picture of what it shall look like, from the front; or
+            prompt: what it shall look like, of which a picture is drawn first.
+            progress: called with (fraction, stage); what it raises ends the work.
+            **options: see ``Hunyuan3DOptions``; those of the shape have no say.
+
+        Raises:
+            InvalidConfigError: not exactly one of image and prompt is given, an option is wrong,
+                the weights of Paint are not there, the UVs cannot be kept, or it is too large.
+            FileFormatError: the file is no mesh.
+            ShapeError: the mesh is empty or inconsistent.
+        """
+        from dream_cad.models.hunyuan3d_mini.texturing import MeshToPaint, read_mesh
+
+        if (prompt is None) == (image is None):
+            raise InvalidConfigError("A mesh is painted after either an image or a prompt.")
+        started, clock = time.perf_counter(), StageClock()
+        shape = read_mesh(mesh)
+        source: dict[str, Any] = {
+            "kind": "mesh",
+            "faces": len(shape.faces),
+            "mesh_sha256": arrays_sha256(shape.vertices, shape.faces),
+        }
+        parsed = self._parse(options)
+        if prompt is None:
+            parsed, picture = parsed.for_image(), load_image(image)
+            source["sha256"] = image_sha256(picture)
+        else:
+            picture, drawn = self._draw(prompt, parsed, clock, part_of(progress, 0.0, 0.3))
+            source |= drawn
+            progress = part_of(progress, 0.3, 1.0)
+        task, receipt = MeshToPaint(shape, picture), {"input": source}
+        return self._generate(task, parsed, receipt, clock, started, progress)
+
+    def _draw(
+        self,
+        prompt: str,
+        options: Hunyuan3DOptions,
+        clock: StageClock,
+        progress: ProgressCallback,
+    ) -> tuple[Image.Image, dict[str, Any]]:
+        text = check_prompt(prompt)
+        with self._lock, clock.stage("text_to_image"):
+            self.load_model()
+            self._require_painter()  # before minutes go into a picture
+            drawn = self._require_text_stage().generate(
+                text, seed=options.seed, progress=progress, **options.for_text_stage()
+            )
+        return drawn.image, {"prompt": text, "sha256": text_sha256(text)}
+
+    def unload_model(self) -> None:
+        """Drop the weights, also those of Paint and of the text stage."""
+        with self._lock:
+            self._painter = None
+            super().unload_model()
+
+    def _require_painter(self) -> TexturePainter:
+        from dream_cad.models.hunyuan3d_mini.paint.painter import TexturePainter
+        from dream_cad.models.hunyuan3d_mini.texturing import find_paint
+        from dream_cad.models.loading import DTYPES
+
+        if self._painter is None:
+            loaded, variant = self._require_loaded(), self._paint_variant
+            folder = find_paint(self._paint_choice, loaded.checkpoint.folder, variant)
+            dtype = DTYPES[loaded.precision]
+            self._painter = TexturePainter.load(
+                folder, variant=variant, device=loaded.device, dtype=dtype
+            )
+        return self._painter
+
     def _run(
         self,
         pipeline: Hunyuan3DPipeline,
@@ -128,10 +239,47 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
         clock: StageClock,
         progress: ProgressCallback,
     ) -> GeneratedMesh:
+        from dream_cad.models.hunyuan3d_mini import texturing
         from dream_cad.models.hunyuan3d_mini.pipeline import run
 
-        made = run(pipeline, source, options, clock, progress)
+        if isinstance(source, texturing.MeshToPaint):
+            return self._run_paint(source, options, clock, progress)
+        painter = None
+        if options.texture:  # what is missing for it is told before the shape is made
+            texturing.check_before(options, self._require_loaded().device)
+            painter = self._require_painter()
+        share = part_of(progress, 0.0, 1.0 if painter is None else _SHAPE_SHARE)
+        made = run(pipeline, source, options, clock, share)
         used = options.resolve(pipeline.config).model_dump(exclude_none=True)
-        facts: dict[str, Any] = {"options": used, "matting": made.matting, "variant": self._variant}
-        facts |= {"holes_filled": made.finished.holes_filled, "closed": made.finished.is_closed}
-        return GeneratedMesh(made.finished.mesh, facts | {"seed": made.seed})
+        facts: dict[str, Any] = {"options": used, "matting": made.matting, "seed": made.seed}
+        facts |= {"variant": self._variant, "holes_filled": made.finished.holes_filled}
+        facts["closed"] = made.finished.is_closed
+        if painter is None:
+            return GeneratedMesh(made.finished.mesh, facts)
+        with clock.stage("paint"):
+            painted = texturing.paint_generated(
+                painter,
+                made.finished.mesh,
+                made.pictures,
+                texturing.settings_of(options, made.seed),
+                part_of(progress, _SHAPE_SHARE, 1.0),
+            )
+        return GeneratedMesh(painted.mesh, facts | self._paint_facts(painted))
+
+    def _run_paint(
+        self,
+        source: MeshToPaint,
+        options: Hunyuan3DOptions,
+        clock: StageClock,
+        progress: ProgressCallback,
+    ) -> GeneratedMesh:
+        from dream_cad.models.hunyuan3d_mini.texturing import paint_given
+
+        painter = self._require_painter()
+        with clock.stage("paint"):
+            painted, facts = paint_given(painter, source, options, progress)
+        facts |= {"options": options.model_dump(exclude_none=True)}
+        return GeneratedMesh(painted.mesh, facts | self._paint_facts(painted))
+
+    def _paint_facts(self, painted: PaintedMesh) -> dict[str, Any]:
+        return {"paint": {"variant": self._paint_variant} | painted.facts}

@@ -66,8 +66,8 @@ def find_paint(choice: Path | None, checkpoint: Path, variant: PaintVariant) -> 
     raise InvalidConfigError(
         f"The weights of Hunyuan3D-Paint are not on this machine; {PAINT_FOLDERS[variant]} and "
         f"{DELIGHT_FOLDER} were looked for in {', '.join(map(str, folders))}.",
-        hint=f"Fetch these two folders of {PAINT_REPOSITORY} from the Hugging Face Hub into "
-        f"{folders[-1]}, or name their folder as the model's option paint; or leave texture out.",
+        hint=f"Run 'dream-cad pull {PAINT_NAME} --latest', or name the folder of a checkout of "
+        f"{PAINT_REPOSITORY} as the model's option paint; or leave texture out.",
         details={"option": "texture", "repository": PAINT_REPOSITORY},
     )
 
