@@ -151,13 +151,14 @@ class Attempt:
         stages = self._stages
         options = split_options(config, stages.finish_options, stages.text_options)
         picture: Picture | None = None
-        if self._job.input_uri is None and stages.text is not None:
+        if self._job.prompt and stages.text is not None:
             picture = await self._picture(stages.text, options.text, chosen.seed)
         request = StageRequest(
             self._job.id,
             self._job.prompt,
             options.model,
             self._job.input_uri,
+            bool(self._job.policy.get("mesh")),
             tuple(self._job.policy.get("views") or ()),
             picture,
             request_id=self._request_id,

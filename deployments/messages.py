@@ -17,7 +17,7 @@ Problem = dict[str, Any]
 """A problem document (RFC 9457): type, title, detail, and what the error adds."""
 
 
-INPUT_FILE = "input"
+INPUT_FILE, INPUT_MESH = "input", "input.glb"
 MESH_FILE, PREVIEW_FILE = "mesh.glb", "preview.png"
 PICTURE_FILE, RECEIPT_FILE = "picture.png", "result.json"
 PACKAGE_FILE = "package.zip"
@@ -90,6 +90,7 @@ class StageRequest:
         prompt: text, if the job has any.
         options: generation options for this stage.
         input_key: artifact key of an uploaded picture.
+        has_mesh: whether a mesh to texture is under ``input_key``.
         views: names of the pictures under ``input_key``, where they are several.
         picture: the Picture made by the text stage.
         request_id: of the HTTP request that queued the job, for the logs.
@@ -99,6 +100,7 @@ class StageRequest:
     prompt: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     input_key: str | None = None
+    has_mesh: bool = False
     views: tuple[str, ...] = ()
     picture: Picture | None = None
     request_id: str = ""

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from deployments.failures import problem_of
 from deployments.joblog import log_stage
-from deployments.messages import INPUT_FILE, Done, Event, ModelInfo, StageRequest, view_file
+from deployments.messages import (
+    INPUT_FILE,
+    INPUT_MESH,
+    Done,
+    Event,
+    ModelInfo,
+    StageRequest,
+    view_file,
+)
 from deployments.metrics import ReplicaMetrics
 from deployments.process import cap_gpu_memory, import_modules, use_all_cores
 from deployments.steps import StepRunner
@@ -148,6 +158,8 @@ class ModelReplica:
     ) -> GenerationResult:
         if request.picture is not None:
             return model.generate_from_image(request.picture.pixels, progress=progress, **options)
+        if request.input_key is not None and request.has_mesh:
+            return self._texture(model, request, request.input_key, options, progress)
         if request.input_key is not None and request.views:
             views = self._views(request.input_key, request.views)
             return model.generate_from_views(views, progress=progress, **options)
@@ -158,3 +170,22 @@ class ModelReplica:
 
     def _views(self, key: str, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: load_image(self._artifacts.read(key, view_file(name))) for name in names}
+
+    def _texture(
+        self,
+        model: Model3D,
+        request: StageRequest,
+        key: str,
+        options: dict[str, Any],
+        progress: ProgressCallback,
+    ) -> GenerationResult:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / INPUT_MESH
+            path.write_bytes(self._artifacts.read(key, INPUT_MESH))
+            if request.picture is not None:
+                image = request.picture.pixels
+            elif request.prompt:
+                return model.texture_mesh(path, prompt=request.prompt, progress=progress, **options)
+            else:
+                image = load_image(self._artifacts.read(key, INPUT_FILE))
+            return model.texture_mesh(path, image=image, progress=progress, **options)

@@ -33,6 +33,7 @@ class Submission:
     request: JobRequest
     image: bytes | None
     views: Mapping[str, bytes] = field(default_factory=dict)
+    mesh: bytes | None = None
 
 
 async def read_submission(request: Request) -> Submission:
@@ -70,7 +71,8 @@ def _from_json(body: bytes) -> Submission:
         raise HTTPException(400, "The body must be a JSON object.")
     request = validated(JobRequest, fields)
     image = decode_image(request.image) if request.image is not None else None
-    return Submission(request, image, _decode_views(request.images))
+    mesh = decode_base64(request.mesh, "mesh") if request.mesh is not None else None
+    return Submission(request, image, _decode_views(request.images), mesh)
 
 
 def _decode_views(images: list[str] | dict[str, str] | None) -> dict[str, bytes]:
@@ -86,7 +88,7 @@ async def _from_form(request: Request) -> Submission:
     files: dict[str, bytes] = {}
     unnamed: list[bytes] = []
     async with request.form(
-        max_files=MAX_VIEWS, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        max_files=MAX_VIEWS + 1, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
     ) as form:
         for name, value in form.multi_items():
             if name in fields or name in files:
@@ -97,11 +99,11 @@ async def _from_form(request: Request) -> Submission:
                 unnamed.append(await value.read())
             else:
                 files[_file_name(name)] = await value.read()
-    image = files.pop("image", None)
+    image, mesh = files.pop("image", None), files.pop("mesh", None)
     if bool(unnamed) + bool(files) + (image is not None) > 1:
         raise InvalidConfigError("Send 'image', or 'images', or pictures by view; not two of them.")
     views = {name.removeprefix(_BY_VIEW): picture for name, picture in files.items()}
-    return Submission(validated(JobRequest, fields), image, views or numbered(unnamed))
+    return Submission(validated(JobRequest, fields), image, views or numbered(unnamed), mesh)
 
 
 def _form_value(name: str, text: str) -> Any:
@@ -114,7 +116,7 @@ def _form_value(name: str, text: str) -> Any:
 def _file_name(name: str) -> str:
     if name.startswith(_BY_VIEW):
         check_view_name(name.removeprefix(_BY_VIEW))
-    elif name != "image":
+    elif name not in ("image", "mesh"):
         raise InvalidConfigError(
             f"The form holds a file called {name[:80]!r}; call it 'image'.",
             hint="Several pictures of one object: 'images' again and again, or 'images.front'.",
@@ -168,7 +170,12 @@ def validated(kind: type[R], fields: Any) -> R:
 
 
 def decode_image(text: str, field: str = "image") -> bytes:
-    """Return the bytes of a base64 picture, with or without a ``data:`` prefix.
+    """Return the bytes of a base64 picture; see ``decode_base64``."""
+    return decode_base64(text, field)
+
+
+def decode_base64(text: str, field: str) -> bytes:
+    """Return the bytes of a base64 field, with or without a ``data:`` prefix.
 
     Args:
         text: of the request.

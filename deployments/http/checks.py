@@ -63,6 +63,11 @@ def view_names(plan: ModelPlan) -> list[str] | None:
     return None if known is None else list(known)
 
 
+def textures_meshes(plan: ModelPlan) -> bool:
+    """Return whether a served model textures meshes that are given to it."""
+    return resolve_implementation(plan.name).paints_meshes()
+
+
 def local_options(rules: type[BaseModel] | None) -> set[str]:
     """Return the options that name files: a client must not choose what a server writes."""
     if rules is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.http.body import Submission, decode_image
-from deployments.http.checks import takes_option
+from deployments.http.body import Submission, decode_base64, decode_image
+from deployments.http.checks import takes_option, textures_meshes
 from deployments.http.schemas import JobRequest
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import InvalidConfigError
@@ -23,7 +24,7 @@ class P1Request(BaseModel):
 
     image: str | None = Field(None, description="A picture, base64.")
     text: str | None = Field(None, description="A prompt.")
-    mesh: str | None = Field(None, description="A GLB to texture, base64; not supported yet.")
+    mesh: str | None = Field(None, description="A GLB to texture, base64.")
     texture: bool = Field(False, description="Bake a texture, where the model can.")
     seed: int = Field(1234, ge=0, lt=2**32)
     octree_resolution: int = Field(128, ge=16, le=1024)
@@ -41,20 +42,42 @@ def as_submission(fields: P1Request, plan: ModelPlan) -> Submission:
     when the client gave them, since their defaults are those of another model; steps and guidance
     of a model that draws a picture first concern prompts alone.
 
+    A mesh is textured and keeps its triangles, so ``face_count`` has no say there; without
+    ``texture`` there is nothing to do with it.
+
     Raises:
-        InvalidConfigError: a mesh to texture, or neither or both of prompt and image.
+        InvalidConfigError: neither or both of prompt and image, or a mesh without ``texture``.
     """
-    if fields.mesh is not None:
-        raise InvalidConfigError(
-            "Texturing an uploaded mesh is not supported by this server.",
-            hint="Send text or image, without mesh.",
-        )
+    if fields.mesh is not None and not fields.texture:
+        raise InvalidConfigError("A mesh is sent to be textured.", hint='Send "texture": true.')
     if (fields.image is None) == (fields.text is None):
         raise InvalidConfigError("Send either text or image.")
     image = None if fields.image is None else decode_image(fields.image)
     options = _options(fields, plan, is_text=image is None)
+    if fields.mesh is not None:
+        for name in (_TARGET_FACES, "texture", *_RESOLUTION_NAMES):
+            options.pop(name, None)
     request = JobRequest(prompt=fields.text, model=plan.name, options=options, format=fields.type)
-    return Submission(request, image)
+    mesh = None if fields.mesh is None else decode_base64(fields.mesh, "mesh")
+    return Submission(request, image, mesh=mesh)
+
+
+def plan_for(fields: P1Request, plans: Mapping[str, ModelPlan], default: str) -> ModelPlan:
+    """Return the model that shall work: the default, or one that can texture the given mesh.
+
+    Raises:
+        InvalidConfigError: a mesh is to be textured, and no model that is served can.
+    """
+    if fields.mesh is None:
+        return plans[default]
+    served = sorted(plans.values(), key=lambda plan: plan.name != default)
+    for plan in served:
+        if plan.is_deployed and textures_meshes(plan):
+            return plan
+    raise InvalidConfigError(
+        "No model that is served here textures meshes.",
+        hint="Send text or image without mesh, or have hunyuan3d-mini served.",
+    )
 
 
 def _options(fields: P1Request, plan: ModelPlan, *, is_text: bool) -> dict[str, Any]:

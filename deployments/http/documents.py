@@ -158,6 +158,7 @@ class ModelDocument(BaseModel):
     license: str | None
     formats: list[str]
     capabilities: dict[str, Any] | None
+    textures_meshes: bool = Field(description="Whether it textures a mesh that is sent along.")
     views: list[str] | None = Field(
         description="Names of the views that it takes several pictures by; empty if any pictures "
         "will do, null if it takes one."

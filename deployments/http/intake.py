@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import dream_cad
 from deployments.http.body import Submission
 from deployments.http.checks import check_format, check_options, takes_option
+from deployments.http.meshes import check_glb_mesh, check_textures, textured
 from deployments.http.outbound import HostGuard
 from deployments.http.request_id import request_id_var
 from deployments.http.schemas import BatchItem, BatchRequest, SharedFields
 from deployments.http.settings import WebhookArgs
 from deployments.http.views import check_views, fingerprint, input_files
+from deployments.messages import INPUT_MESH
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import DreamCadError, InvalidConfigError, ModelUnavailableError
 from dream_cad.images.loading import load_image
@@ -27,7 +29,7 @@ from dream_cad.queue.jobs import new_job_id
 
 _SEED_BITS = 31
 _MAX_ERRORS = 20
-_BESIDE_THE_HASH = {"image", "image_url", "images", "model", "models"}
+_BESIDE_THE_HASH = {"image", "image_url", "images", "mesh", "model", "models"}
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,27 @@ class Intake:
             check_views(plan, views)
         prompt = self._check_input(request.prompt, pictures, kind.plans)
         source = fingerprint(views) if views else submission.image
+        files = input_files(submission.image, views)
+        if submission.mesh is not None:
+            self._check_mesh(submission.mesh, views, kind.plans)
+            source = textured(submission.mesh, submission.image, prompt)
+            files[INPUT_MESH] = submission.mesh
         job = self._job(request, kind, prompt, source, owner)
         if views:
             job.policy = {**job.policy, "views": list(views)}
+        if submission.mesh is not None:
+            job.policy = {**job.policy, "mesh": True, "picture": submission.image is not None}
         job.idempotency_key = idempotency_key
         job.request_hash = _hash(request, names, source)
-        return Prepared(job, input_files(submission.image, views))
+        return Prepared(job, files)
+
+    @staticmethod
+    def _check_mesh(mesh: bytes, views: Mapping[str, bytes], plans: Sequence[ModelPlan]) -> None:
+        if views:
+            raise InvalidConfigError("A mesh is textured after one picture, not several.")
+        for plan in plans:
+            check_textures(plan)
+        check_glb_mesh(mesh)
 
     def make_jobs(
         self,

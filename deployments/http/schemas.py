@@ -136,7 +136,10 @@ class SharedFields(_Request):
 
 
 class JobRequest(SharedFields):
-    """A request for a mesh: a prompt, an image, several, or a URL; never two of them."""
+    """A request for a mesh: a prompt, an image, several, or a URL; never two of them.
+
+    With ``mesh`` that one is textured after the prompt or image, and its triangles stay.
+    """
 
     prompt: str | None = Field(None, description="What to make, for example: a red wooden chair.")
     image: str | None = Field(None, description="A picture, base64; or upload it as multipart.")
@@ -149,6 +152,11 @@ class JobRequest(SharedFields):
         max_length=MAX_VIEWS,
         description="Pictures of one object, base64: a list, or an object by view, for example "
         "front and back; GET /v1/models says which models take them, and how.",
+    )
+    mesh: str | None = Field(
+        None,
+        description="A GLB to texture, base64, beside the prompt or image that says how it shall "
+        "look; or upload it as multipart. For models whose 'textures_meshes' is true.",
     )
 
 

@@ -22,7 +22,8 @@ from deployments.http.fetching import ImageFetcher
 from deployments.http.intake import Intake, Prepared
 from deployments.http.request_id import request_id_var
 from deployments.http.results import ResultReader
-from deployments.messages import INPUT_FILE, JobView, view_file
+from deployments.http.views import input_names
+from deployments.messages import JobView
 from deployments.plan import ModelPlan
 from dream_cad.artifacts import ArtifactStore
 from dream_cad.exceptions import DreamCadError, InvalidConfigError, JobNotFoundError
@@ -109,7 +110,7 @@ class Services:
         self, submission: Submission, who: Principal, idempotency_key: str | None
     ) -> Prepared:
         make_job = self.intake.make_job
-        if submission.image is None and not submission.views:
+        if submission.image is None and not submission.views and submission.mesh is None:
             # Checking a prompt takes less than a change of threads.
             return make_job(submission, who.id, idempotency_key)
         return await asyncio.to_thread(make_job, submission, who.id, idempotency_key)
@@ -223,8 +224,7 @@ class Services:
         new = self.intake.again(old, who.id, idempotency_key)
         files = {}
         if old.input_uri is not None:
-            for view in old.policy.get("views") or [None]:
-                name = INPUT_FILE if view is None else view_file(view)
+            for name in input_names(old.policy):
                 files[name] = await asyncio.to_thread(self.artifacts.read, old.input_uri, name)
         return await self.add(new, files)
 

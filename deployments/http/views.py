@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from deployments.http.checks import view_names
-from deployments.messages import INPUT_FILE, view_file
+from deployments.messages import INPUT_FILE, INPUT_MESH, view_file
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import InvalidConfigError
 
@@ -63,3 +64,10 @@ def input_files(image: bytes | None, views: Mapping[str, bytes]) -> dict[str, by
     if image is not None:
         return {INPUT_FILE: image}
     return {view_file(name): picture for name, picture in views.items()}
+
+
+def input_names(policy: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files that a job's input has, as its policy tells."""
+    if policy.get("mesh"):
+        return [INPUT_MESH, INPUT_FILE] if policy.get("picture") else [INPUT_MESH]
+    return [view_file(name) for name in policy.get("views") or ()] or [INPUT_FILE]

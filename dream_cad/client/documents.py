@@ -136,6 +136,7 @@ class Model(Document):
     license: str | None = None
     formats: tuple[str, ...] = ()
     capabilities: dict[str, Any] | None = None
+    textures_meshes: bool = False
     views: tuple[str, ...] | None = None
     options_schema: dict[str, Any] | None = None
 

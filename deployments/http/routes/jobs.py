@@ -45,6 +45,11 @@ JOB_BODY: dict[str, Any] = {
                     "type": "object",
                     "properties": {
                         "image": {"type": "string", "format": "binary"},
+                        "mesh": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A GLB to texture.",
+                        },
                         "images": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from deployments.http.body import parse_json, plain_media_type, validated
-from deployments.http.compat_p1 import P1Request, as_submission
+from deployments.http.compat_p1 import P1Request, as_submission, plan_for
 from deployments.http.deps import App, AskerP1
 from deployments.http.errors import TEXT_ERRORS
 from deployments.http.results import media_type, result_key
 from deployments.http.services import Services
 from deployments.messages import JobView
+from deployments.plan import ModelPlan
 from dream_cad.exceptions import (
     DreamCadError,
     GenerationCancelledError,
@@ -58,7 +59,9 @@ async def generate_p1(request: Request, app: App, who: AskerP1) -> Response:
     """Make a mesh and answer with it; a client that hangs up cancels the job."""
     who.require("submit")
     fields = await _read(request)
-    view = await app.make(as_submission(fields, _plan(app)), who, app.args.limits.max_wait_s)
+    view = await app.make(
+        as_submission(fields, _plan(app, fields)), who, app.args.limits.max_wait_s
+    )
     if view.job.status is not JobStatus.COMPLETED:
         raise await _failure(app, view)
     return Response(await _mesh(app, view), media_type=media_type(fields.type))
@@ -69,7 +72,7 @@ async def send_p1(request: Request, app: App, who: AskerP1) -> dict[str, str]:
     """Queue a mesh; ``/status/{uid}`` tells of it."""
     who.require("submit")
     fields = await _read(request)
-    view = await app.submit(as_submission(fields, _plan(app)), who)
+    view = await app.submit(as_submission(fields, _plan(app, fields)), who)
     return {"uid": view.job.id}
 
 
@@ -103,8 +106,8 @@ async def _read(request: Request) -> P1Request:
     return validated(P1Request, fields)
 
 
-def _plan(app: Services) -> Any:
-    return app.plans[app.intake.default_model]
+def _plan(app: Services, fields: P1Request) -> ModelPlan:
+    return plan_for(fields, app.plans, app.intake.default_model)
 
 
 async def _failure(app: Services, view: JobView) -> DreamCadError:

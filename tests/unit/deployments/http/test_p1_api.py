@@ -118,6 +118,7 @@ async def test_failures_are_told(stand: Stand) -> None:
         ("{}", 422),
         ('{"text": "x", "image": "aGk="}', 422),
         ('{"text": "x", "mesh": "aGk="}', 422),
+        ('{"text": "x", "mesh": "aGk=", "texture": true}', 422),
         ('{"image": "%"}', 422),
         ('{"image": "aGk="}', 415),
         ('{"text": "x", "type": "exe"}', 422),
