@@ -34,7 +34,8 @@ from jobs.batch.contact_sheet import sample_completed, write_contact_sheet
 from jobs.batch.intake import PARTS_OF_A_SIZE, WORK, Work, take_in
 from jobs.batch.manifest import FAILED, MANIFEST, Manifest
 from jobs.batch.pipeline import run_pipeline
-from jobs.batch.planning import Planner, plan_stages
+from jobs.batch.planning import Planner, cluster_nodes, plan_stages
+from jobs.batch.pools import with_actors
 from jobs.batch.progress import batch_bar
 from jobs.batch.reading import Source, open_source, read_records
 from jobs.batch.rows import RowChecker
@@ -211,7 +212,8 @@ def _run(work: Work, wishes: BatchWishes, planner: Planner, storage: Storage) ->
         for (setup, pools), todo in stages:
             setup = dataclasses.replace(setup, has_quality=wishes.has_quality)
             if wishes.actors is not None:
-                pools = dataclasses.replace(pools, model=wishes.actors)
+                cpus = sum(node.cpus for node in cluster_nodes())
+                pools = with_actors(pools, wishes.actors, cpus)
             for news in run_pipeline(setup, todo, pools):
                 advance(news)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dream_cad.exceptions import InvalidConfigError
 
 _CPU_OF_FINISHER = 0.5
+_LEAST_CPUS = 0.01
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,21 @@ def size_pools(
     if pairs == 0:
         models = pairs = _on_separate_gpus(nodes, model_share, text_share)
     return Pools(_at_least_one(models, model_share, text_share), pairs, 1.0)
+
+
+def with_actors(pools: Pools, actors: int, cpus: float) -> Pools:
+    """Return pools with another number of model actors, which leave a CPU share for the finisher.
+
+    Without it the actors would take all CPUs, and no mesh would be written before they end.
+
+    Args:
+        pools: as sized.
+        actors: of the model.
+        cpus: of the cluster.
+    """
+    room = max(cpus - pools.finisher_cpus, 0.0) / (actors + pools.text)
+    each = max(min(pools.model_cpus, math.floor(room * 100) / 100), _LEAST_CPUS)
+    return replace(pools, model=actors, model_cpus=each)
 
 
 def _on_cpus(nodes: Sequence[Node], *, has_text: bool) -> Pools:

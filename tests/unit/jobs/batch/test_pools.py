@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dream_cad.exceptions import InvalidConfigError
-from jobs.batch.pools import Node, size_pools
+from jobs.batch.pools import Node, size_pools, with_actors
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,18 @@ def test_on_cpus_all_stages_fit_at_once(cpus: int, text_share: float | None) -> 
     used = (pools.model + pools.text) * pools.model_cpus + pools.finisher_cpus
     assert pools.model >= 1
     assert used <= cpus
+
+
+@pytest.mark.parametrize("actors", [1, 2, 3, 8])
+@pytest.mark.parametrize("text_share", [None, 0.0])
+def test_actors_by_wish_leave_the_finisher_its_share(actors: int, text_share: float | None) -> None:
+    """Else no mesh would be written before the last one is made."""
+    pools = with_actors(size_pools([Node(2.0)], 0.0, text_share), actors, 2.0)
+    assert pools.model == actors
+    assert (pools.model + pools.text) * pools.model_cpus + pools.finisher_cpus <= 2.0
+    assert pools.model_cpus > 0
+
+
+def test_actors_by_wish_take_no_more_than_those_of_the_plan() -> None:
+    pools = size_pools([Node(16.0)], 0.0, None)
+    assert with_actors(pools, 2, 16.0).model_cpus == pools.model_cpus
