@@ -20,6 +20,9 @@ from dream_cad.models.hunyuan3d_mini.paint.rasterize import (
 
 DIAMETER = 1.15
 
+# Where all that is seen lies at one depth, rounding must not be stretched to edges.
+_FLAT = 1e-3
+
 
 @dataclass(frozen=True)
 class RenderMesh:
@@ -100,7 +103,7 @@ def depth_map(mesh: RenderMesh, view: RenderedView) -> Tensor:
     if not covered.any():
         return depth
     low, high = depth[covered].min(), depth[covered].max()
-    return torch.where(covered, (depth - low) / (high - low).clamp(min=1e-12), 0)
+    return torch.where(covered, (depth - low) / (high - low).clamp(min=_FLAT), 0)
 
 
 def as_uint8(values: Tensor) -> NDArray[np.uint8]:
