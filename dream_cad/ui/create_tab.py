@@ -245,7 +245,9 @@ def read_wish(
         options = read_answers(fields, answers["options"])
     else:
         options = values_for(preset(answers.get("preset", "")), fields)
-    if answers.get("new_seed") and any(field.name == "seed" for field in fields):
+    # Who presses Generate again wants another variant, not the earlier answer from the cache.
+    has_seed = any(field.name == "seed" for field in fields)
+    if has_seed and (answers.get("new_seed") or "seed" not in options):
         options["seed"] = secrets.randbelow(_SEEDS)
     return Wish(
         prompt=prompt.strip() if kind == WORDS else None,

@@ -122,7 +122,8 @@ def _control(field: Field, value: Any, identifier: str) -> str:
     if field.kind in ("choice", "boolean"):
         return f"<select {common}>{_choices(field, value)}</select>"
     shown = "" if value is None else escape(str(value))
-    placeholder = "automatic" if field.default is None else escape(str(field.default))
+    unset = "random, a new one each time" if field.name == "seed" else "automatic"
+    placeholder = unset if field.default is None else escape(str(field.default))
     if field.kind == "text":
         if field.name in _LONG_TEXT:
             return f'<textarea {common} rows="2" placeholder="none">{shown}</textarea>'

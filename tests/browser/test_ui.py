@@ -270,6 +270,7 @@ def test_first_paint_and_orbiting_of_200_000_triangles(browser: Browser, url: st
     os.write(1, f"\n{report}\n".encode())
     assert frames["faces"] >= 200_000
     assert frames["fps"] > 0
+    assert frames["moved"]["width"] < frames["rested"] == frames["after"]  # lighter while it moves
 
 
 @pytest.mark.long
@@ -374,13 +375,17 @@ ORBIT = """async () => {
   document.body.append(canvas);
   const view = await DreamCadViewer.mount(canvas, glb), pixel = new Uint8Array(4);
   const gl = canvas.getContext("webgl2"), began = performance.now();
-  const turns = 20;
+  const turns = 20, rested = canvas.width;
   for (let i = 0; i < turns; i++) {
     canvas.onkeydown({key: "ArrowRight", preventDefault() {}});
+    await new Promise(requestAnimationFrame);  // after the view's own, which draws
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
   }
   const fps = 1000 * turns / (performance.now() - began);
+  const moved = view.pace();
+  await new Promise(done => setTimeout(done, 2500));
+  const after = canvas.width;
   view.close();
   canvas.remove();
-  return {faces: view.faces, fps};
+  return {faces: view.faces, fps, rested, moved, after};
 }"""

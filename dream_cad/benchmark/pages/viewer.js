@@ -181,7 +181,7 @@ const DreamCadViewer = (() => {
       gl.generateMipmap(gl.TEXTURE_2D);
     }
     return {array, picture, index: mesh.index, count: mesh.index.length, position: mesh.position,
-      hasUv: mesh.hasUv, slots, edges: null};
+      uv: mesh.uv, hasUv: mesh.hasUv, slots, edges: null, coarse: null};
   }
 
   // The triangles' sides as lines, made when they are first asked for.
@@ -190,6 +190,11 @@ const DreamCadViewer = (() => {
     for (let i = 0; i < part.count; i += 3)
       lines.set([part.index[i], part.index[i + 1], part.index[i + 1], part.index[i + 2],
         part.index[i + 2], part.index[i]], 2 * i);
+    return indexed(gl, part, lines);
+  }
+
+  // A part's vertices under other indices.
+  function indexed(gl, part, index) {
     const array = gl.createVertexArray(), buffer = gl.createBuffer();
     gl.bindVertexArray(array);
     for (const [slot, source] of part.slots) {
@@ -198,9 +203,31 @@ const DreamCadViewer = (() => {
       gl.vertexAttribPointer(slot, source.size, gl.FLOAT, false, 0, 0);
     }
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer);
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, lines, gl.STATIC_DRAW);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, index, gl.STATIC_DRAW);
     gl.bindVertexArray(null);
-    return {array, count: lines.length};
+    return {array, count: index.length, index, slots: part.slots, edges: null};
+  }
+
+  // The same vertices with fewer triangles: those of a cell become one. For frames in motion on
+  // machines that draw slowly; cells of the texture are kept apart, so that charts do not smear.
+  function coarseOf(gl, part, {middle, radius}) {
+    const cells = new Map(), count = part.position.length / 3, kept = new Uint32Array(count);
+    const cell = (value, k) => Math.floor((value - middle[k] + radius) * CELLS / (2 * radius));
+    for (let i = 0; i < count; i++) {
+      let key = 0;
+      for (let k = 0; k < 3; k++) key = key * (CELLS + 1) + cell(part.position[3 * i + k], k);
+      for (let k = 0; k < 2; k++) key = key * 16 + (Math.floor(part.uv[2 * i + k] * 16) & 15);
+      if (!cells.has(key)) cells.set(key, i);
+      kept[i] = cells.get(key);
+    }
+    const index = new Uint32Array(part.count);
+    let at = 0;
+    for (let i = 0; i < part.count; i += 3) {
+      const [a, b, c] = [kept[part.index[i]], kept[part.index[i + 1]], kept[part.index[i + 2]]];
+      if (a === b || b === c || c === a) continue;
+      index[at++] = a; index[at++] = b; index[at++] = c;
+    }
+    return indexed(gl, part, index.subarray(0, at));
   }
 
   function bounds(parts) {
@@ -251,24 +278,35 @@ const DreamCadViewer = (() => {
   }
 
   const LOOKS = {lit: 0, wire: 1, normals: 2, uv: 3, texture: 4}, EDGES = 5;
+  // In motion: cells along a side of a coarse mesh, milliseconds of a frame that are too many,
+  // milliseconds of rest after which all is drawn again.
+  const CELLS = 96, SLOW_MS = 50, REST_MS = 200;
 
   // Show a GLB, base64 or bytes, on a canvas. Returns what a page can do with the view; close()
   // gives the graphics memory back.
   async function mount(canvas, source) {
-    const gl = canvas.getContext("webgl2", {antialias: true, preserveDrawingBuffer: true});
+    const gl = canvas.getContext("webgl2", {antialias: false, preserveDrawingBuffer: true});
     if (!gl) throw new Error("this browser offers no WebGL 2");
     const glb = parse(typeof source === "string" ? decode(source) : source);
     const shader = program(gl), parts = [];
     for (const item of primitives(glb)) parts.push(await upload(gl, shader, glb, item));
-    const {middle, radius} = bounds(parts);
+    const size = bounds(parts), {middle, radius} = size;
     const start = {azimuth: 0.61, elevation: 0.35, distance: radius * 3.9, target: middle};
     const camera = {...start};
     let look = "lit", backdrop = [0.965, 0.965, 0.973], spinning = 0;
-    const uniform = name => gl.getUniformLocation(shader, name);
-    const draw = () => {
-      const sharp = window.devicePixelRatio || 1;
-      canvas.width = Math.max(1, canvas.clientWidth * sharp);
-      canvas.height = Math.max(1, canvas.clientHeight * sharp);
+    const places = Object.fromEntries(["projection", "view", "hasPicture", "look"].map(
+      name => [name, gl.getUniformLocation(shader, name)]));
+    const uniform = name => places[name], pixel = new Uint8Array(4);
+    let ease = 0, asked = 0, rest = 0;  // ease: 0 all triangles, 1 the coarse mesh, in motion
+    // At rest a pixel of the screen is four of the canvas where screens are coarse, which smooths
+    // edges; in motion it is one at most.
+    const draw = (moving = false) => {
+      const ratio = window.devicePixelRatio || 1;
+      const sharp = !moving ? Math.max(ratio, 2) : ease ? Math.min(ratio, 1) : ratio;
+      const wanted = [canvas.clientWidth, canvas.clientHeight]
+        .map(length => Math.max(1, Math.floor(length * sharp)));
+      if (canvas.width !== wanted[0]) canvas.width = wanted[0];
+      if (canvas.height !== wanted[1]) canvas.height = wanted[1];
       gl.viewport(0, 0, canvas.width, canvas.height);
       gl.clearColor(...backdrop, 1);
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
@@ -284,30 +322,46 @@ const DreamCadViewer = (() => {
         gl.uniform1i(uniform("hasPicture"), part.picture ? 1 : 0);
         gl.bindTexture(gl.TEXTURE_2D, part.picture);
         gl.uniform1i(uniform("look"), LOOKS[look]);
-        gl.bindVertexArray(part.array);
-        gl.drawElements(gl.TRIANGLES, part.count, gl.UNSIGNED_INT, 0);
-        if (look !== "wire") continue;
-        part.edges = part.edges || edgesOf(gl, part);
+        if (moving && ease && !part.coarse) part.coarse = coarseOf(gl, part, size);
+        const drawn = moving && ease ? part.coarse : part;
+        gl.bindVertexArray(drawn.array);
+        gl.drawElements(gl.TRIANGLES, drawn.count, gl.UNSIGNED_INT, 0);
+        if (look !== "wire" ) continue;
+        drawn.edges = drawn.edges || edgesOf(gl, drawn);
         gl.uniform1i(uniform("look"), EDGES);
-        gl.bindVertexArray(part.edges.array);
-        gl.drawElements(gl.LINES, part.edges.count, gl.UNSIGNED_INT, 0);
+        gl.bindVertexArray(drawn.edges.array);
+        gl.drawElements(gl.LINES, drawn.edges.count, gl.UNSIGNED_INT, 0);
       }
+    };
+    // One frame in motion; reading a pixel waits for it, so that its time is known.
+    const move = () => {
+      const began = performance.now();
+      draw(true);
+      gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+      if (performance.now() - began > SLOW_MS) ease = 1;
+      clearTimeout(rest);
+      rest = setTimeout(() => draw(), REST_MS);
+    };
+    // Many events between two frames of the screen are one drawing.
+    const soon = () => {
+      asked = asked || requestAnimationFrame(() => { asked = 0; move(); });
     };
     let last = 0;
     const spin = now => {
       camera.azimuth += Math.min(now - last, 100) * 0.0006;
       last = now;
-      draw();
+      move();
       spinning = requestAnimationFrame(spin);
     };
-    steer(canvas, camera, start, draw);
-    const resized = new ResizeObserver(draw);
+    steer(canvas, camera, start, soon);
+    const resized = new ResizeObserver(() => draw());
     resized.observe(canvas);
     draw();
     const stop = () => { cancelAnimationFrame(spinning); spinning = 0; };
     return {
       faces: parts.reduce((sum, part) => sum + part.count / 3, 0),
-      hasUv: parts.some(part => part.hasUv), hasPicture: parts.some(part => part.picture), draw,
+      hasUv: parts.some(part => part.hasUv), hasPicture: parts.some(part => part.picture),
+      draw: () => draw(), pace: () => ({coarse: Boolean(ease), width: canvas.width}),
       setLook(name) { look = name in LOOKS ? name : "lit"; draw(); },
       setBackdrop(rgb) { backdrop = rgb; draw(); },
       setSpin(on) {
@@ -318,6 +372,8 @@ const DreamCadViewer = (() => {
       reset() { Object.assign(camera, start); draw(); },
       close() {
         stop();
+        cancelAnimationFrame(asked);
+        clearTimeout(rest);
         resized.disconnect();
         gl.getExtension("WEBGL_lose_context")?.loseContext();
       },
