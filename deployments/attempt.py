@@ -151,7 +151,7 @@ class Attempt:
         stages = self._stages
         options = split_options(config, stages.finish_options, stages.text_options)
         picture: Picture | None = None
-        if self._job.prompt and stages.text is not None:
+        if stages.text is not None and not self._has_picture():
             picture = await self._picture(stages.text, options.text, chosen.seed)
         request = StageRequest(
             self._job.id,
@@ -171,6 +171,13 @@ class Attempt:
             return await self._finish(generated, picture, options.finish, config, is_ranked)
         finally:
             stages.finishing.release()
+
+    def _has_picture(self) -> bool:
+        """Whether a picture came with the request; a mesh to texture may come without."""
+        policy = self._job.policy
+        return self._job.input_uri is not None and (
+            not policy.get("mesh") or bool(policy.get("picture"))
+        )
 
     async def _picture(
         self, text: DeploymentHandle[Any], options: dict[str, Any], seed: int | None

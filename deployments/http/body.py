@@ -102,6 +102,8 @@ async def _from_form(request: Request) -> Submission:
     image, mesh = files.pop("image", None), files.pop("mesh", None)
     if bool(unnamed) + bool(files) + (image is not None) > 1:
         raise InvalidConfigError("Send 'image', or 'images', or pictures by view; not two of them.")
+    if max(len(unnamed), len(files)) > MAX_VIEWS:
+        raise InvalidConfigError(f"Several pictures are at most {MAX_VIEWS}.")
     views = {name.removeprefix(_BY_VIEW): picture for name, picture in files.items()}
     return Submission(validated(JobRequest, fields), image, views or numbered(unnamed), mesh)
 

@@ -258,6 +258,16 @@ async def test_an_uploaded_picture_needs_no_text_stage() -> None:
     assert bench.model.requests[0].input_key == "job-input"
 
 
+@pytest.mark.parametrize("has_picture", [True, False])
+async def test_a_mesh_to_texture_needs_a_picture_of_its_prompt(has_picture: bool) -> None:
+    text = Model()
+    bench = Bench(Model(), text=text)
+    policy = {"mesh": True, "picture": has_picture}
+    assert isinstance(await bench.start(input_uri="job-input", policy=policy).run(), Finished)
+    assert len(text.requests) == (0 if has_picture else 1)
+    assert bench.model.requests[0].has_mesh
+
+
 async def test_a_cancelled_job_stops_its_stage_at_the_next_step() -> None:
     bench = Bench(Model("wait"))
     working = asyncio.create_task(bench.start().run())

@@ -139,8 +139,10 @@ async def test_several_pictures_in_json_that_are_refused(images: Any, word: str)
 
 async def test_too_many_files_are_refused_before_they_are_kept() -> None:
     with pytest.raises(HTTPException) as caught:
-        await read_submission(form(images=[("x.png", PNG)] * 17))
+        await read_submission(form(images=[("x.png", PNG)] * 18))
     assert caught.value.status_code == 400
+    with pytest.raises(InvalidConfigError, match="at most 16"):
+        await read_submission(form(images=[("x.png", PNG)] * 17))
 
 
 @pytest.mark.parametrize(
