@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := serve,ui,train,bench,dev
+EXTRAS := serve,ui,bench,dev
 # A shim can exist for a Python that does not (pyenv), so each candidate is run, not just found.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
