@@ -1,11 +1,11 @@
 """What MVDream costs at its published size: a UNet step against its matrix products, and memory.
 
-``python -m benchmarks.mvdream_cost [--runs 3]`` writes results/mvdream_cost.json. No published
-weights are needed. The step runs on this machine with random weights: as time does not depend on
-their values, all layers use slices of one random buffer, which keeps 3.5 GB of weights out of
-memory. Memory is computed, not measured: the networks run on torch's meta device in half precision,
-as on a GPU, and the bytes of all tensors alive are counted; workspaces of GPU kernels and the
-allocator's rounding come on top.
+``python -m benchmarks.mvdream_cost [--runs 3] [--threads 2]`` writes results/mvdream_cost.json. No
+published weights are needed. The step runs on this machine with random weights: as time does
+not depend on their values, all layers use slices of one random buffer, which keeps 3.5 GB of
+weights out of memory. Memory is computed, not measured: the networks run on torch's meta device
+in half precision, as on a GPU, and the bytes of all tensors alive are counted;
+workspaces of GPU kernels and the allocator's rounding come on top.
 """
 
 from __future__ import annotations
@@ -212,7 +212,9 @@ def main() -> None:
     """Measure, compute and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     machine = describe_machine()
     with fused_attention():
         memory = lgm_road_memory()

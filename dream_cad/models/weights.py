@@ -92,6 +92,31 @@ _TRELLIS_NETWORKS = {
     "slat_dec_mesh_swin8_B_64l8m256c_fp16": 181_903_412,
 }
 
+# Text variants: their letters in files' names. Decoders are those of TRELLIS-image-large.
+_TRELLIS_TEXT = {"base": "B", "large": "L", "xlarge": "XL"}
+_CLIP = "clip-vit-large-patch14"
+
+
+def _trellis_text(size: str, letter: str) -> PublishedCheckpoint:
+    return PublishedCheckpoint(
+        repo_id=f"microsoft/TRELLIS-text-{size}",
+        revision=None,
+        files=(
+            PublishedFile("pipeline.json"),
+            *(
+                PublishedFile(f"ckpts/{stage}_{letter}_{latent}_fp16{suffix}")
+                for stage, latent in (("ss_flow_txt_dit", "16l8"), ("slat_flow_txt_dit", "64l8p2"))
+                for suffix in (".json", ".safetensors")
+            ),
+            *(
+                PublishedFile(f"{_CLIP}/{name}", origin=FileOrigin(f"openai/{_CLIP}", None, name))
+                for name in ("config.json", "model.safetensors")
+            ),
+        ),
+        license="MIT",
+    )
+
+
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Hunyuan3D's texture networks by folder: what else is in the repository is not read. Sizes and
 # hashes are those that public projects recorded; the autoencoder of turbo is a torch file only.
@@ -180,7 +205,8 @@ PUBLISHED: dict[str, PublishedCheckpoint] = {
         ),
         license="Tencent Hunyuan 3D 2.0 Community License",
     ),
-    # No commit of the next three repositories is known; see ``PublishedCheckpoint.revision``.
+    # No commit of the repositories from here on is known; see ``PublishedCheckpoint.revision``.
+    **{f"trellis-text-{size}": _trellis_text(size, it) for size, it in _TRELLIS_TEXT.items()},
     "hunyuan3d-paint": PublishedCheckpoint(
         repo_id="tencent/Hunyuan3D-2",
         revision=None,

@@ -72,6 +72,19 @@ def test_pinned_sizes_are_those_of_the_manifest() -> None:
     assert pinned == sizes
 
 
+@pytest.mark.parametrize("size", ["base", "large", "xlarge"])
+def test_text_variants_are_pulled_by_the_names_of_the_manifest(size: str) -> None:
+    listed = json.loads((reference_folder("trellis") / "checkpoint.json").read_text())["sources"]
+    published = PUBLISHED[f"trellis-text-{size}"]
+    ours = {file.name for file in published.files if file.origin is None}
+    weights = {r["filename"] for r in listed if r["repo_id"] == published.repo_id}
+    assert len(weights) == 2
+    configs = {name.replace(".safetensors", ".json") for name in weights}
+    assert ours == weights | configs | {"pipeline.json"}
+    # commits are not known: pull refuses without --latest rather than guess
+    assert set(published.revisions().values()) == {None}
+
+
 def test_a_text_variant_shares_the_decoders_beside_it(folder: Path) -> None:
     both = load_networks(folder, folder.parent / "text", target=CPU)
     alone = load_networks(folder.parent / "text", target=CPU)
