@@ -251,7 +251,7 @@ const DreamCadViewer = (() => {
       shift(right), shift(up), shift(back) - camera.distance, 1];
   }
 
-  function steer(canvas, camera, start, draw) {
+  function steer(canvas, camera, draw, reset) {
     let last = null;
     const turn = (x, y) => {
       camera.azimuth -= x * 0.01;
@@ -270,7 +270,7 @@ const DreamCadViewer = (() => {
       e.preventDefault();
       zoom(Math.exp(e.deltaY * 0.001));
     }, {passive: false});
-    canvas.ondblclick = () => { Object.assign(camera, start); draw(); };
+    canvas.ondblclick = reset;
     const keys = {ArrowLeft: () => turn(-15, 0), ArrowRight: () => turn(15, 0),
       ArrowUp: () => turn(0, 15), ArrowDown: () => turn(0, -15),
       "+": () => zoom(0.9), "-": () => zoom(1.1)};
@@ -353,7 +353,15 @@ const DreamCadViewer = (() => {
       move();
       spinning = requestAnimationFrame(spin);
     };
-    steer(canvas, camera, start, soon);
+    // A jump is no motion: it is drawn whole.
+    const reset = () => {
+      cancelAnimationFrame(asked);
+      clearTimeout(rest);
+      asked = 0;
+      Object.assign(camera, start);
+      draw();
+    };
+    steer(canvas, camera, soon, reset);
     const resized = new ResizeObserver(() => draw());
     resized.observe(canvas);
     draw();
@@ -369,7 +377,7 @@ const DreamCadViewer = (() => {
         last = performance.now();
         if (on) spinning = requestAnimationFrame(spin);
       },
-      reset() { Object.assign(camera, start); draw(); },
+      reset,
       close() {
         stop();
         cancelAnimationFrame(asked);
