@@ -195,7 +195,8 @@ def test_a_texture_is_baked_from_views(
     bake: str,
 ) -> None:
     quick = BakeEffort(views=6, view_size=48, steps=5, hidden_views=4, hidden_size=48)
-    monkeypatch.setattr(textured_mesh, "QUICK_EFFORT", quick)
+    for name in ("QUICK_EFFORT", "QUICK_FIELD_EFFORT"):
+        monkeypatch.setattr(textured_mesh, name, quick)
     seen: list[float] = []
     made = model.decode_latent(
         result.files["latent.npz"],
