@@ -211,9 +211,8 @@ def _run(work: Work, wishes: BatchWishes, planner: Planner, storage: Storage) ->
     with batch_bar(work.rows) as advance:
         for (setup, pools), todo in stages:
             setup = dataclasses.replace(setup, has_quality=wishes.has_quality)
-            if wishes.actors is not None:
-                cpus = sum(node.cpus for node in cluster_nodes())
-                pools = with_actors(pools, wishes.actors, cpus)
+            cpus = sum(node.cpus for node in cluster_nodes())
+            pools = with_actors(pools, wishes.actors or pools.model, cpus)
             for news in run_pipeline(setup, todo, pools):
                 advance(news)
 

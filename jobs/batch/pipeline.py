@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import pyarrow as pa
 import ray
@@ -76,20 +75,20 @@ def run_pipeline(setup: StageSetup, work: ModelWork, pools: Pools) -> Iterator[A
         compute=_pool(pools.model),
         **accelerator_options(setup.accelerators),
     ).map_batches(
-        partial(_finish, setup),
+        FinishMeshes,
+        fn_constructor_args=(setup,),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=pools.finisher_cpus,
+        # An actor is there before the first meshes are: a task's process would begin with them,
+        # and what is made meanwhile is lost by a kill.
+        compute=ActorPoolStrategy(min_size=1),
     )
     try:
         for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield _advance(block)
     except RayError as error:
         raise _explained(error) from error
-
-
-def _finish(setup: StageSetup, block: pa.Table) -> pa.Table:
-    return FinishMeshes(setup)(block)
 
 
 def _pool(size: int) -> ActorPoolStrategy:

@@ -104,7 +104,7 @@ class EulerAncestral:
         """One step in float32; draws noise at every step, the last one included.
 
         From a sigma of 4096 digits cancel, and what is left depends on the order of the operations
-        and on the last bit of the roots; both are those of the published runs.
+        and on the last bit of the roots; both are those of the reference cases.
         """
         before, after = self.sigmas[index], self.sigmas[index + 1]
         x = latents.float()
