@@ -99,7 +99,14 @@ BAD_SUBMISSIONS: dict[str, tuple[dict[str, Any], int]] = {
     "uploaded with bad options": (_upload(_png(), options="{"), 400),
     "uploaded with unknown field": (_upload(_png(), colour="red"), 422),
     "file under another name": ({"files": {"picture": ("x.png", _png())}}, 422),
-    "two files": ({"files": [("image", ("a", _png())), ("image", ("b", _png()))]}, 400),
+    "two files": ({"files": [("image", ("a", _png())), ("image", ("b", _png()))]}, 422),
+    "several pictures for a model of one": ({"files": [("images", ("a", _png()))] * 2}, 422),
+    "more pictures than any model takes": ({"files": [("images", ("a", _png()))] * 18}, 400),
+    "a view of no name": ({"files": [("images.../x", ("a", _png()))]}, 422),
+    "a mesh for a model that makes its own": (
+        {"files": [("mesh", ("a.glb", b"glTF")), ("image", ("b", _png()))]},
+        422,
+    ),
     "multipart without boundary": (
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
         400,
