@@ -198,7 +198,12 @@ def _run_model(
                 outcome.result,
                 mesh=outcome.mesh,
                 turntable=outcome.turntable,
-                tags={"group": case.group, "case": case.key, "tags": " ".join(case.tags)},
+                tags={
+                    "group": case.group,
+                    "case": case.key,
+                    "tags": " ".join(case.tags),
+                    **outcome.facts,
+                },
                 metrics=outcome.metrics,
             )
             run.log_metrics({f"{plan.name}/done": count}, step=count)

@@ -48,12 +48,14 @@ class Outcome:
         mesh: of the first successful run.
         turntable: (H, 4H, 3) uint8 pictures of it.
         metrics: against the truth and the prompt.
+        facts: what the metrics depend on: source, licence and hash of the CLIP weights.
     """
 
     result: BenchmarkResult
     mesh: MeshData | None = None
     turntable: NDArray[np.uint8] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 class SuiteWorker:
@@ -81,15 +83,20 @@ class SuiteWorker:
             return Outcome(result)
         self._is_warm = True
         mesh = made.to_mesh()
-        return Outcome(result, mesh, render_turntable(mesh), self._judge(case, mesh, truth))
+        metrics, facts = self._judge(case, mesh, truth)
+        return Outcome(result, mesh, render_turntable(mesh), metrics, facts)
 
     def _judge(
         self, case: SuiteCase, mesh: MeshData, truth: GroundTruth | None
-    ) -> dict[str, float]:
+    ) -> tuple[dict[str, float], dict[str, str]]:
         found = {} if truth is None else compare_to_truth(mesh, truth.mesh)
         if self._clip is not None:
-            found["clip_similarity"] = self._clip.score_mesh(mesh, case.prompt).similarity
-        return found
+            score = self._clip.score_mesh(mesh, case.prompt)
+            found["clip_similarity"] = score.similarity
+            facts = {"source": score.source, "license": score.license}
+            facts["weights_sha256"] = score.weights_sha256
+            return found, {f"clip/{key}": value for key, value in facts.items()}
+        return found, {}
 
 
 def compare_to_truth(mesh: MeshData, truth: MeshData) -> dict[str, float]:

@@ -152,7 +152,13 @@ class ModelBenchmark:
             environment=_environment(runs.first),
             peak_device_gb=runs.peak_device_gb,
         )
-        return done if runs.first is None else self._with_mesh(done, config, runs.first)
+        if runs.first is None:
+            return done
+        try:
+            return self._with_mesh(done, config, runs.first)
+        except Exception as error:  # noqa: BLE001 - a failure is a result
+            text = done.error_message or _describe(error)
+            return replace(done, success=False, failures=done.failures + 1, error_message=text)
 
     def _with_mesh(
         self, done: BenchmarkResult, config: BenchmarkConfig, mesh: GenerationResult

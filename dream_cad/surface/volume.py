@@ -111,13 +111,16 @@ def adaptive_volume(
         device: where the grid lives.
 
     Returns:
-        Logits (R + 1, R + 1, R + 1) float32, NaN where nothing was evaluated.
+        Logits (R + 1, R + 1, R + 1) float32, NaN where nothing was evaluated. Where a grid shows
+        nothing to refine, that grid, so that the logits can be told.
     """
     levels = refinement_levels(resolution, min_resolution, cells)
     grid = sampler.coarse(grid_points(levels[0], bounds, device)).float()
     for index, finer in enumerate(levels[1:], start=1):
         is_last = index == len(levels) - 1
         chosen = _refine(grid, finer, level, is_last=is_last)
+        if not len(chosen):
+            break
         points = chosen.float() * (2 * bounds / finer) - bounds
         grid = torch.full((finer + 1,) * 3, UNKNOWN, device=device)
         grid[chosen.unbind(-1)] = sampler.fine(points).float()

@@ -39,7 +39,8 @@ CPU_CHUNK = 8_000
 CUDA_CHUNK = 20_000
 
 # The grid itself, its signs and masks: float32, float32 and a few bytes for each point.
-_BYTES_PER_POINT = 16
+# Dense: three coordinates, logits in parts and joined.
+_BYTES_PER_POINT = {"adaptive": 16, "flash": 16, "dense": 24}
 _LARGEST_RESOLUTION = 512
 
 Pictures = Image.Image | Mapping[str, Image.Image]
@@ -126,7 +127,6 @@ class Hunyuan3DPipeline:
         """Decode latents (1, N, C) to a grid of logits; NaN where nothing was evaluated."""
         resolution = options.octree_resolution or self.config.octree_resolution
         device = self.network.device
-        check_grid_memory(resolution, device)
         vae = self.network.vae
         memory = vae.geo_decoder.remember(vae.decode(latents / self.config.vae.scale_factor))
         chunk = CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK
@@ -154,8 +154,13 @@ def cut_out(
     return matted.image, {"method": matted.method, "model": matted.model}
 
 
-def check_grid_memory(resolution: int, device: torch.device) -> None:
-    """Refuse a volume that does not fit into memory, before it is allocated.
+def check_grid_memory(resolution: int, volume: str, device: torch.device) -> None:
+    """Refuse a volume that does not fit into memory, before anything is computed for it.
+
+    Args:
+        resolution: cells a side.
+        volume: how it is evaluated: adaptive, flash or dense.
+        device: where it will live.
 
     Raises:
         InsufficientVRAMError: it does not fit on the GPU.
@@ -165,10 +170,11 @@ def check_grid_memory(resolution: int, device: torch.device) -> None:
         free = torch.cuda.mem_get_info(device)[0]
     else:
         free = psutil.virtual_memory().available
-    if (resolution + 1) ** 3 * _BYTES_PER_POINT <= free:
+    each = _BYTES_PER_POINT[volume]
+    if (resolution + 1) ** 3 * each <= free:
         return
-    fits = min(int((free / _BYTES_PER_POINT) ** (1 / 3)) - 1, _LARGEST_RESOLUTION)
-    need_gb = (resolution + 1) ** 3 * _BYTES_PER_POINT / 1e9
+    fits = min(int((free / each) ** (1 / 3)) - 1, _LARGEST_RESOLUTION)
+    need_gb = (resolution + 1) ** 3 * each / 1e9
     error = InsufficientVRAMError if device.type == "cuda" else InvalidConfigError
     raise error(
         f"A volume of octree_resolution {resolution} needs {need_gb:.1f} GB; "
@@ -182,12 +188,18 @@ def extract(grid: Tensor, options: Hunyuan3DOptions) -> SurfaceMesh:
     """Extract the surface of a grid of logits, vertices in about [-1.01, 1.01], glTF frame.
 
     Raises:
-        GenerationError: no logit crosses ``mc_level``; says which level would.
+        GenerationError: no logit crosses ``mc_level``, which says which level would; or none is a
+            finite number.
     """
     mesh = march_logits(grid.cpu().numpy(), bounds=BOUNDS, level=options.mc_level)
     if len(mesh.faces) == 0:
         known = grid[torch.isfinite(grid)]
-        low, high = (known.min().item(), known.max().item()) if known.numel() else (0.0, 0.0)
+        if not known.numel():
+            raise GenerationError(
+                "No logit of the volume is a finite number.",
+                hint="Where half precision overflowed, precision 'bf16' or 'fp32' helps.",
+            )
+        low, high = known.min().item(), known.max().item()
         raise GenerationError(
             f"There is no surface at mc_level {options.mc_level:g}: the logits are from "
             f"{low:.3g} to {high:.3g}.",
@@ -240,6 +252,8 @@ def run(
     progress: ProgressCallback,
 ) -> GeneratedShape:
     """Run every stage; see the stages for arguments and errors."""
+    resolution = options.octree_resolution or pipeline.config.octree_resolution
+    check_grid_memory(resolution, options.volume, pipeline.network.device)
     seed = options.seed if options.seed is not None else secrets.randbits(32)
     progress(0.0, "encode")
     with clock.stage("encode"):

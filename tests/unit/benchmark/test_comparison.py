@@ -110,6 +110,16 @@ def test_failures_are_results() -> None:
     assert (missing.error_message or "").startswith(ModelNotFoundError.__name__)
 
 
+def test_a_mesh_that_cannot_be_kept_is_a_failure_too(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    result = benchmark_of(BoxModel()).run_single_benchmark(
+        BenchmarkConfig("a box", save_outputs=True, output_dir=tmp_path / "file" / "meshes")
+    )
+    assert (result.success, result.failures) == (False, 1)
+    assert "NotADirectoryError" in (result.error_message or "")
+    assert len(result.run_seconds) == 3
+
+
 def test_wrong_configurations_are_refused() -> None:
     with pytest.raises(InvalidConfigError, match="test_runs"):
         BenchmarkConfig("a box", test_runs=0)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import trimesh
 
+from benchmarks.suite.worker import SuiteWorker, WorkerSetup
 from dream_cad.benchmark.clip_score import ClipScorer
 from dream_cad.benchmark.image_metrics import PERFECT_PSNR_DB, compare_renders, psnr, ssim
 from dream_cad.benchmark.reference import compare_to_reference
+from dream_cad.benchmark.suites import text_cases
 from dream_cad.exceptions import InvalidConfigError, ModelUnavailableError, ShapeError
 from dream_cad.mesh.data import MeshData
 
@@ -131,6 +133,14 @@ def test_clip_similarity_records_its_weights(tiny_clip: Path) -> None:
     assert ClipScorer(tiny_clip).score_mesh(BOX, "a box", views=2, size=32) == score
     other = ClipScorer(tiny_clip).score_mesh(BOX, "a tall vase", views=2, size=32)
     assert other.similarity != score.similarity
+
+
+def test_a_suite_records_which_clip_weights_scored(tiny_clip: Path) -> None:
+    worker = SuiteWorker(WorkerSetup("triposr", clip=str(tiny_clip)))
+    metrics, facts = worker._judge(text_cases("smoke")[0], BOX, None)
+    assert -1 <= metrics["clip_similarity"] <= 1
+    assert (facts["clip/license"], facts["clip/source"]) == ("mit", str(tiny_clip))
+    assert len(facts["clip/weights_sha256"]) == 64
 
 
 def test_clip_without_weights_says_so(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from dream_cad.models.hunyuan3d_mini.options import Hunyuan3DOptions
 from dream_cad.models.hunyuan3d_mini.pipeline import Hunyuan3DPipeline, finish
 from dream_cad.models.hunyuan3d_mini.schedule import GuidedVelocity, ScheduleConfig, sample
 from dream_cad.surface.marching import SurfaceMesh
+from dream_cad.surface.volume import adaptive_volume
 from tests.tiny_hunyuan3d import tiny_network, write_checkpoint
 from tests.tiny_triposr import picture
 
@@ -160,6 +161,27 @@ def test_empty_surface_says_what_would_cross() -> None:
     assert str(caught.value.hint).startswith("mc_level -2 would cross")
 
 
+@pytest.mark.parametrize("resolution", [32, 64, 128])
+def test_the_default_volume_tells_its_logits_where_nothing_crosses(resolution: int) -> None:
+    class Outside:
+        def coarse(self, points: torch.Tensor) -> torch.Tensor:
+            return points[..., 0] - 3.0
+
+        def fine(self, points: torch.Tensor) -> torch.Tensor:
+            return self.coarse(points)
+
+    grid = adaptive_volume(Outside(), resolution, bounds=1.01, min_resolution=31)
+    with pytest.raises(GenerationError, match=r"logits are from -4\.01 to -1\.99") as caught:
+        pipeline_module.extract(grid, Hunyuan3DOptions())
+    assert str(caught.value.hint).startswith("mc_level -3 would cross")
+
+
+def test_a_volume_of_nan_is_told() -> None:
+    grid = torch.full((3, 3, 3), torch.nan)
+    with pytest.raises(GenerationError, match="No logit of the volume is a finite number"):
+        pipeline_module.extract(grid, Hunyuan3DOptions())
+
+
 def test_latents_that_overflow_name_the_step() -> None:
     network = tiny_network()
     with torch.no_grad():
@@ -178,9 +200,18 @@ def test_an_absurd_volume_is_refused_before_memory_is_spent(
         available = 10**8
 
     monkeypatch.setattr(pipeline_module.psutil, "virtual_memory", Memory)
-    with pytest.raises(InvalidConfigError, match="octree_resolution 512 needs") as caught:
-        model.generate_from_image(picture(), num_inference_steps=1, seed=1, octree_resolution=512)
-    assert 150 < caught.value.details["fits"] < 200
+    seen: list[str] = []
+    for volume, low, high in (("adaptive", 180, 185), ("dense", 155, 161)):
+        with pytest.raises(InvalidConfigError, match="octree_resolution 512 needs") as caught:
+            model.generate_from_image(
+                picture(),
+                seed=1,
+                octree_resolution=512,
+                volume=volume,
+                progress=lambda _, stage: seen.append(stage),
+            )
+        assert low < caught.value.details["fits"] < high
+    assert not any(stage.startswith("denoise") for stage in seen)
 
 
 def test_an_empty_picture_is_refused(model: Hunyuan3DMini) -> None:
