@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from dream_cad.queue.fairness import charge
 from dream_cad.queue.order import HIGHEST, Head, Lane, order_heads, start_time
-from dream_cad.queue.schema import CLAIMABLE, condition, jobs
+from dream_cad.queue.schema import BESIDE_CLAIM, CLAIMABLE, condition, jobs
 from dream_cad.queue.state import read_switches
 
 _LINE = f"{CLAIMABLE} AND model_name = :model AND not_before <= :now"
@@ -66,7 +66,8 @@ WHERE line.owner IS NOT NULL
 
 LANE: TextClause = text(f"""
 SELECT urgent.priority, lanes.virtual_time
-FROM (SELECT priority FROM jobs WHERE {_LINE} ORDER BY priority DESC LIMIT 1) AS urgent
+FROM (SELECT priority FROM jobs WHERE {_LINE} AND {BESIDE_CLAIM}
+      ORDER BY priority DESC LIMIT 1) AS urgent
 LEFT JOIN lanes ON lanes.model = :model AND lanes.priority = urgent.priority
 """)
 

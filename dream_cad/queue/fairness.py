@@ -13,6 +13,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from dream_cad.queue.order import entry_time
+from dream_cad.queue.schema import BESIDE_CLAIM
 
 _CHARGE = text("""
 INSERT INTO shares (owner, virtual_time) VALUES (
@@ -24,13 +25,15 @@ INSERT INTO shares (owner, virtual_time) VALUES (
 ON CONFLICT (owner) DO UPDATE SET virtual_time = shares.virtual_time + excluded.virtual_time
 """)
 
-_IS_WAITING = text("SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'pending' AND owner = :owner)")
+_WAITS = f"status = 'pending' AND {BESIDE_CLAIM}"
 
-_LEAST_ACTIVE = text("""
+_IS_WAITING = text(f"SELECT EXISTS (SELECT 1 FROM jobs WHERE {_WAITS} AND owner = :owner)")
+
+_LEAST_ACTIVE = text(f"""
 WITH RECURSIVE line(owner) AS (
-    SELECT (SELECT owner FROM jobs WHERE status = 'pending' ORDER BY owner LIMIT 1)
+    SELECT (SELECT owner FROM jobs WHERE {_WAITS} ORDER BY owner LIMIT 1)
     UNION ALL
-    SELECT (SELECT owner FROM jobs WHERE status = 'pending' AND owner > line.owner
+    SELECT (SELECT owner FROM jobs WHERE {_WAITS} AND owner > line.owner
             ORDER BY owner LIMIT 1)
     FROM line WHERE line.owner IS NOT NULL
 )

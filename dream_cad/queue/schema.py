@@ -45,6 +45,12 @@ def condition(sql: str) -> ColumnElement[bool]:
 
 CLAIMABLE = "status = 'pending' AND waits_for = 0 AND held = 0"
 """What a claim reads; literal, because a partial index serves only a query that repeats it."""
+BESIDE_CLAIM = "priority >= 0"
+"""True of every job; an index that carries it serves only a query that repeats it.
+
+A PostgreSQL that has not yet analysed a freshly filled table holds every partial index for empty,
+so it took the shortest condition that a step of the claim implies, and sorted all that waits.
+"""
 
 jobs = Table(
     "jobs",
@@ -124,9 +130,13 @@ def _partial(name: str, condition: str, *columns: object) -> Index:
 _partial(
     "ix_jobs_claim", CLAIMABLE, jobs.c.model_name, jobs.c.level.desc(), jobs.c.owner, jobs.c.seq
 )
-_partial("ix_jobs_priority", CLAIMABLE, jobs.c.model_name, jobs.c.priority.desc())
-_partial("ix_jobs_ageing", f"{CLAIMABLE} AND level < {_HIGHEST}", jobs.c.levelled_at)
-_partial("ix_jobs_waiting", "status = 'pending'", jobs.c.owner)
+_partial(
+    "ix_jobs_priority", f"{CLAIMABLE} AND {BESIDE_CLAIM}", jobs.c.model_name, jobs.c.priority.desc()
+)
+_partial(
+    "ix_jobs_ageing", f"{CLAIMABLE} AND level < {_HIGHEST} AND {BESIDE_CLAIM}", jobs.c.levelled_at
+)
+_partial("ix_jobs_waiting", f"status = 'pending' AND {BESIDE_CLAIM}", jobs.c.owner)
 _partial("ix_jobs_start_by", "status = 'pending' AND start_by IS NOT NULL", jobs.c.start_by)
 _partial("ix_jobs_deadline", "status = 'pending' AND deadline IS NOT NULL", jobs.c.deadline)
 _partial("ix_jobs_lease", "status = 'running'", jobs.c.lease_until)

@@ -11,7 +11,7 @@ from dream_cad.queue.fairness import charge
 from dream_cad.queue.jobs import GenerationJob
 from dream_cad.queue.order import HIGHEST
 from dream_cad.queue.rows import job_from_row
-from dream_cad.queue.schema import CLAIMABLE, condition, jobs
+from dream_cad.queue.schema import BESIDE_CLAIM, CLAIMABLE, condition, jobs
 from dream_cad.queue.tables import job_dependencies, job_events, job_tags, webhook_deliveries
 
 _HAS_EXPIRY = "artifact_uri IS NOT NULL AND expires_at IS NOT NULL"
@@ -32,7 +32,7 @@ class SweepStore:
         oldest = (
             select(jobs.c.seq)
             .where(
-                condition(f"{CLAIMABLE} AND level < {HIGHEST}"),
+                condition(f"{CLAIMABLE} AND level < {HIGHEST} AND {BESIDE_CLAIM}"),
                 jobs.c.levelled_at <= now - ageing_s,
             )
             .order_by(jobs.c.levelled_at)
