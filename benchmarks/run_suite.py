@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -81,6 +81,11 @@ class Wishes:
         """The cases of the suite."""
         return [*text_cases(self.suite), *truth_cases(self.suite)][: self.limit]
 
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What must be the same for records to stand side by side."""
+        return {"checkpoint": self.checkpoint, "runs": self.runs, "clip": self.clip}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; return 0 when done, 1 on a failure of the pass itself, 3 on a regression."""
@@ -103,12 +108,14 @@ def run_pass(wishes: Wishes, tracking: Tracking) -> list[CaseRecord]:
     """Do what is missing of a pass; return all its records.
 
     Raises:
-        InvalidConfigError: a model cannot run, or the name belongs to a pass of another suite.
+        InvalidConfigError: a model cannot run, or the name belongs to a pass that was measured in
+            another way.
         StorageError: results cannot be written.
     """
     store = PassStore(wishes.folder / wishes.suite / wishes.name)
     done = {record.key for record in store.records()}
     noted = store.load_pass()
+    _require_same(wishes, noted)
     cases = wishes.cases
     with connected():
         plans = _plans(wishes)
@@ -121,7 +128,7 @@ def run_pass(wishes: Wishes, tracking: Tracking) -> list[CaseRecord]:
             prompts=[case.to_dict() for case in cases],
             run_id=noted.get("run_id"),
         ) as run:
-            store.save_pass({"run_id": run.run_id, "models": list(wishes.models)})
+            store.save_pass({"run_id": run.run_id, **wishes.conditions})
             for plan in plans:
                 left = [case for case in cases if f"{plan.name}--{case.key}" not in done]
                 _run_model(plan, left, wishes, store, run, len(cases))
@@ -129,6 +136,20 @@ def run_pass(wishes: Wishes, tracking: Tracking) -> list[CaseRecord]:
             _report(records, wishes, store, run)
     _console.print(f"runs: {tracking.ui_command}", markup=False, soft_wrap=True)
     return records
+
+
+def _require_same(wishes: Wishes, noted: dict[str, Any]) -> None:
+    """Refuse to go on with a pass whose cases were not measured as these would be."""
+    differing = [
+        f"{key} was {noted[key]!r} and is {value!r}"
+        for key, value in wishes.conditions.items()
+        if key in noted and noted[key] != value
+    ]
+    if differing:
+        raise InvalidConfigError(
+            f"The pass {wishes.name!r} was measured in another way: {'; '.join(differing)}.",
+            hint="Give the new pass another --name, or go on with the old one's arguments.",
+        )
 
 
 def track_performance(records: list[CaseRecord], tracker: PerformanceTracker) -> None:

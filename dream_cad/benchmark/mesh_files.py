@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +30,9 @@ MAX_FILE_BYTES = 512 * 2**20
 MAX_FACES = 2_000_000
 MAX_VERTICES = 3 * MAX_FACES
 MAX_TEXTURE_PIXELS = 64_000_000
+_OBJ_OTHER_LINES = 100_000
+_OBJ_SMALLEST = {b"v ": len("v 0 0 0\n"), b"vt": len("vt 0\n"), b"vn": len("vn 0 0 0\n")}
+_OBJ_SMALLEST_FACE = len("f 1 2 3\n")
 _MAPS = {
     "baseColorTexture": "base colour",
     "image": "base colour",
@@ -49,7 +54,7 @@ class RawMesh:
         texture: (H, W, 3) uint8 base colour of the largest part or None.
         vertex_colors: (V, 3) uint8 or None.
         maps: names of the texture maps and attributes present.
-        draw_calls: parts with a material of their own.
+        draw_calls: parts (glTF primitives); an engine that merges nothing draws each by itself.
     """
 
     vertices: NDArray[np.float64]
@@ -147,7 +152,7 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}.") from error
-    if not content.strip():
+    if not content or content.isspace():
         raise FileFormatError(f"{path.name!r} is empty.")
     return content
 
@@ -182,16 +187,39 @@ def _off_counts(content: bytes) -> tuple[int, int, int]:
 
 
 def _obj_counts(content: bytes) -> tuple[int, int, int]:
-    lines = b"\n" + content
-    faces = lines.count(b"\nf ")
-    if faces <= MAX_FACES:  # polygons become fans; long lines must not hide their triangles
-        faces = sum(len(line.split()) - 3 for line in content.splitlines() if line[:2] == b"f ")
-    return lines.count(b"\nv "), max(faces, 0), 0
+    faces = content.count(b"\nf ")
+    if faces > MAX_FACES:  # at a glance; what follows looks at every line
+        return 0, faces, 0
+    counts, faces = Counter[bytes](), 0
+    for line in _obj_lines(content):
+        counts[line[:2]] += 1
+        if line[:2] == b"f ":  # polygons become fans; long lines must not hide their triangles
+            faces += max(line.count(b" ") - 2, 1)
+    others = counts.total() - sum(counts[kind] for kind in (b"f ", *_OBJ_SMALLEST))
+    if others > _OBJ_OTHER_LINES:
+        raise FileFormatError(
+            f"The file has {others} lines of materials, groups and the like; at most "
+            f"{_OBJ_OTHER_LINES} are read."
+        )
+    smallest = sum(counts[kind] * size for kind, size in _OBJ_SMALLEST.items())
+    smallest += counts[b"f "] * _OBJ_SMALLEST_FACE
+    return max(counts[kind] for kind in _OBJ_SMALLEST), faces, smallest
+
+
+def _obj_lines(content: bytes) -> Iterator[bytes]:
+    """Yield the lines that say something, single spaces between words; one at a time."""
+    for line in BytesIO(content):
+        kept = b" ".join(line.split())
+        if kept and not kept.startswith(b"#"):
+            yield kept
 
 
 def _parse(path: Path, kind: str, content: bytes) -> trimesh.Scene:
-    # Materials of an obj lie beside it; nothing else is looked up.
-    resolver = FilePathResolver(str(path)) if kind == "obj" else None
+    resolver = None
+    if kind == "obj":
+        # Materials of an obj lie beside it; nothing else is looked up.
+        resolver = FilePathResolver(str(path))
+        content = b"\n".join(_obj_lines(content))  # the parser takes many times the room of a line
     return trimesh.load_scene(
         BytesIO(content), file_type=kind, resolver=resolver, process=False, maintain_order=True
     )

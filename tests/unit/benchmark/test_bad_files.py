@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import tracemalloc
 import zipfile
@@ -15,7 +16,7 @@ import trimesh
 from PIL import Image
 
 from dream_cad.benchmark import QualityAssessor
-from dream_cad.benchmark.mesh_files import MAX_FACES, MAX_FILE_BYTES
+from dream_cad.benchmark.mesh_files import MAX_FILE_BYTES
 from dream_cad.exceptions import DreamCadError, FileFormatError
 from dream_cad.mesh.data import MeshData
 from dream_cad.mesh.export import export_mesh
@@ -62,12 +63,81 @@ def test_an_archive_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert "save it as glb" in (caught.value.hint or "")
 
 
-def test_five_million_faces(tmp_path: Path) -> None:
-    path = tmp_path / "large.stl"
+def write_five_million(path: Path) -> None:
+    """Write a file of five million faces; sparse where the format allows, so it costs no disk."""
+    count = 5_000_000
     with path.open("wb") as file:
-        file.write(b"\0" * 80 + struct.pack("<I", 5_000_000))
-        file.truncate(84 + 50 * 5_000_000)  # sparse: costs no disk
-    assert str(MAX_FACES) in refusal(path, peak=300 * MEBIBYTE)
+        match path.suffix:
+            case ".stl":
+                file.write(b"\0" * 80 + struct.pack("<I", count))
+                file.truncate(84 + 50 * count)
+            case ".ply":
+                head = f"element vertex 3\nelement face {count}\n"
+                file.write(f"ply\nformat binary_little_endian 1.0\n{head}end_header\n".encode())
+                file.truncate(36 + 13 * count)
+            case ".off":
+                file.write(f"OFF\n3 {count} 0\n".encode() + b"0 0 0\n" * 3)
+                file.write(b"3 0 1 2\n" * count)
+            case ".obj":
+                file.write(b"v 0 0 0\nv 1 0 0\nv 0 1 0\n" + b"f 1 2 3\n" * count)
+            case ".glb":
+                file.write(glb_with_faces(count))
+
+
+def glb_with_faces(count: int) -> bytes:
+    indices, positions = 12 * count, 36
+    document = {
+        "asset": {"version": "2.0"},
+        "buffers": [{"byteLength": indices + positions}],
+        "bufferViews": [
+            {"buffer": 0, "byteLength": indices},
+            {"buffer": 0, "byteOffset": indices, "byteLength": positions},
+        ],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5125, "count": 3 * count, "type": "SCALAR"},
+            {"bufferView": 1, "componentType": 5126, "count": 3, "type": "VEC3"},
+        ],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 1}, "indices": 0}]}],
+        "nodes": [{"mesh": 0}],
+        "scenes": [{"nodes": [0]}],
+        "scene": 0,
+    }
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    size = indices + positions
+    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + size)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", size, b"BIN\0")
+    return head + chunks + b"\0" * size
+
+
+@pytest.mark.parametrize("kind", ["stl", "ply", "off", "obj", "glb"])
+def test_five_million_faces(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"large.{kind}"
+    write_five_million(path)
+    size = path.stat().st_size
+    message = refusal(path, peak=size + 20 * MEBIBYTE)  # no more than the file itself
+    assert "5000000" in message
+
+
+@pytest.mark.parametrize("line", [b"\n", b"# \n", b"v\n", b"f 1\n", b"s 1\n", b"vn\n"])
+def test_an_obj_of_short_lines_is_refused_in_little_room(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "short.obj"
+    content = b"v 0 0 0\nv 1 0 0\nv 0 1 0\n" + line * (MEBIBYTE // 2 // len(line))
+    path.write_bytes(content)
+    refusal(path, peak=4 * len(content))
+
+
+def test_what_an_obj_says_in_vain_costs_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "airy.obj"
+    triangle = b"v 0 0 0\nv 1 0 0\nv 0 1 0\n\tf  1   2 3 \r\n"
+    content = triangle + b"\n# nothing\n" * (MEBIBYTE // 32)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert QualityAssessor().assess_mesh_file(path).face_count == 1
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(content)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:

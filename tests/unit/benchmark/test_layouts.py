@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
 
 from dream_cad.benchmark.aspects.textures import measure_textures, score_textures
 from dream_cad.benchmark.aspects.uv import measure_uv
+from dream_cad.benchmark.mesh_files import read_mesh_file
 from dream_cad.benchmark.welded import weld
 
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float64)
@@ -52,3 +55,19 @@ def test_painted_light_follows_the_normals_and_noise_does_not() -> None:
     (light, is_told), (random, is_random_told) = hints
     assert light > 0.7 > 0.05 > random
     assert (is_told, is_random_told) == (True, False)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_each_part_of_a_file_is_a_draw_call(tmp_path: Path, parts: int) -> None:
+    paint = trimesh.visual.material.PBRMaterial(name="one paint for all")
+    scene = trimesh.Scene()
+    for number in range(parts):
+        box = trimesh.creation.box()
+        box.apply_translation([2.0 * number, 0, 0])
+        box.visual = trimesh.visual.TextureVisuals(
+            uv=np.zeros((len(box.vertices), 2)), material=paint
+        )
+        scene.add_geometry(box)
+    path = tmp_path / "boxes.glb"
+    scene.export(path)
+    assert read_mesh_file(path).draw_calls == parts

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from dream_cad.benchmark import BenchmarkResult, QualityAssessor
 from dream_cad.benchmark.pages import mesh_page
@@ -96,6 +97,18 @@ def test_a_pass_can_be_resumed_and_failures_are_marked(tracking: Tracking) -> No
         assert resumed.run_id == suite.run_id
     assert tracking.client.get_run(suite.run_id).info.status == "FINISHED"
     assert len(tracking.runs("again")) == 1
+
+
+def test_a_pass_records_the_machines_metrics(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dream_cad.benchmark.tracking._SYSTEM_INTERVAL_S", 0.05)
+
+    wanted = {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"}
+    with tracking.suite("machine", name="pass", params={}, prompts=[]) as suite:
+        for attempt in Retrying(stop=stop_after_delay(30), wait=wait_fixed(0.05), reraise=True):
+            with attempt:
+                assert wanted <= set(tracking.client.get_run(suite.run_id).data.metrics)
 
 
 def test_runs_are_found_by_tag_and_day(tracking: Tracking) -> None:

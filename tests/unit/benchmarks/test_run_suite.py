@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.run_suite import FAILURE, Wishes, _gate, main
+from benchmarks.run_suite import FAILURE, Wishes, _gate, main, run_pass
 from benchmarks.suite.store import PassStore
+from dream_cad.benchmark.tracking import Tracking
 from dream_cad.exceptions import InvalidConfigError
 from tests.unit.benchmark.test_gate import record
 from tests.unit.benchmark.test_tracking import MESH
@@ -36,6 +38,19 @@ def test_unknown_models_are_told_before_anything_starts(
     assert main(["--models", "no-such-model", "--folder", str(tmp_path)]) == FAILURE
     assert "no-such-model" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mlflow 3.17 uses deprecated things
+@pytest.mark.parametrize("changed", [{"checkpoint": "nano"}, {"runs": 3}, {"clip": "weights"}])
+def test_a_pass_does_not_go_on_under_other_conditions(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    wishes = Wishes(("triposr",), "smoke", "monday", tmp_path)
+    store = PassStore(tmp_path / "smoke" / "monday")
+    store.save_pass({"run_id": "7", **wishes.conditions})
+    with pytest.raises(InvalidConfigError, match=f"'monday'.*{next(iter(changed))} was") as caught:
+        run_pass(replace(wishes, **changed), Tracking(tmp_path / "mlflow"))
+    assert "--name" in (caught.value.hint or "")
 
 
 def test_the_gate_closes_on_a_regression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
