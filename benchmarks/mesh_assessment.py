@@ -243,7 +243,8 @@ def _compare_runs(loops: int, pairs: int) -> dict[str, Any]:
             return work()
 
     work()
-    bare, measured = [], []
+    bare: list[float] = []
+    measured: list[float] = []
     for pair in range(pairs):
         first = [(bare, work), (measured, measured_work)]
         for seconds, run in first if pair % 2 else reversed(first):
