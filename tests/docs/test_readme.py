@@ -84,6 +84,11 @@ def test_every_command_of_the_readme_exists(words: list[str]) -> None:
         module, *options = rest[rest.index("-m") + 1 :]
         job = importlib.import_module(module)
         get_command(job.app).make_context(module, options)
+    elif program == "printf":
+        text, arrow, name = rest
+        assert text.startswith("prompt,")  # the column that a batch needs
+        assert arrow == ">"
+        assert f"--input {name}" in README
     else:
         assert (program, rest[0]) == ("serve", "run")
         assert (ROOT / rest[1]).is_file()
