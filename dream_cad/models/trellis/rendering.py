@@ -16,8 +16,8 @@ from dream_cad.models.trellis.cameras import orbit_view
 from dream_cad.models.trellis.field_render import render_field
 from dream_cad.models.trellis.representations import Gaussians, RadianceField
 from dream_cad.splats.cloud import GaussianCloud
+from dream_cad.splats.drawing import draw
 from dream_cad.splats.projection import MIP_FILTER
-from dream_cad.splats.tiles import draw
 
 if TYPE_CHECKING:
     from dream_cad.nn.sparse.tensor import SparseTensor
