@@ -159,7 +159,7 @@ class ModelReplica:
         if request.picture is not None:
             return model.generate_from_image(request.picture.pixels, progress=progress, **options)
         if request.input_key is not None and request.has_mesh:
-            return self._texture(model, request, request.input_key, options, progress)
+            return self._work_on_mesh(model, request, request.input_key, options, progress)
         if request.input_key is not None and request.views:
             views = self._views(request.input_key, request.views)
             return model.generate_from_views(views, progress=progress, **options)
@@ -171,7 +171,7 @@ class ModelReplica:
     def _views(self, key: str, names: tuple[str, ...]) -> dict[str, Any]:
         return {name: load_image(self._artifacts.read(key, view_file(name))) for name in names}
 
-    def _texture(
+    def _work_on_mesh(
         self,
         model: Model3D,
         request: StageRequest,
@@ -179,13 +179,14 @@ class ModelReplica:
         options: dict[str, Any],
         progress: ProgressCallback,
     ) -> GenerationResult:
+        work = model.texture_mesh if model.paints_meshes() else model.generate_variant
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / INPUT_MESH
             path.write_bytes(self._artifacts.read(key, INPUT_MESH))
             if request.picture is not None:
                 image = request.picture.pixels
             elif request.prompt:
-                return model.texture_mesh(path, prompt=request.prompt, progress=progress, **options)
+                return work(path, prompt=request.prompt, progress=progress, **options)
             else:
                 image = load_image(self._artifacts.read(key, INPUT_FILE))
-            return model.texture_mesh(path, image=image, progress=progress, **options)
+            return work(path, image=image, progress=progress, **options)

@@ -68,6 +68,11 @@ def textures_meshes(plan: ModelPlan) -> bool:
     return resolve_implementation(plan.name).paints_meshes()
 
 
+def makes_variants(plan: ModelPlan) -> bool:
+    """Return whether a served model makes variants of meshes that are given to it."""
+    return resolve_implementation(plan.name).makes_variants()
+
+
 def local_options(rules: type[BaseModel] | None) -> set[str]:
     """Return the options that name files: a client must not choose what a server writes."""
     if rules is None:

@@ -159,6 +159,9 @@ class ModelDocument(BaseModel):
     formats: list[str]
     capabilities: dict[str, Any] | None
     textures_meshes: bool = Field(description="Whether it textures a mesh that is sent along.")
+    makes_variants: bool = Field(
+        description="Whether it gives the shape of a mesh that is sent along other details."
+    )
     views: list[str] | None = Field(
         description="Names of the views that it takes several pictures by; empty if any pictures "
         "will do, null if it takes one."

@@ -13,7 +13,7 @@ from typing import Any
 import dream_cad
 from deployments.http.body import Submission
 from deployments.http.checks import check_format, check_options, takes_option
-from deployments.http.meshes import check_glb_mesh, check_textures, textured
+from deployments.http.meshes import check_glb_mesh, check_takes_mesh, mesh_source
 from deployments.http.outbound import HostGuard
 from deployments.http.request_id import request_id_var
 from deployments.http.schemas import BatchItem, BatchRequest, SharedFields
@@ -113,7 +113,7 @@ class Intake:
         files = input_files(submission.image, views)
         if submission.mesh is not None:
             self._check_mesh(submission.mesh, views, kind.plans)
-            source = textured(submission.mesh, submission.image, prompt)
+            source = mesh_source(submission.mesh, submission.image, prompt)
             files[INPUT_MESH] = submission.mesh
         job = self._job(request, kind, prompt, source, owner)
         if views:
@@ -127,9 +127,9 @@ class Intake:
     @staticmethod
     def _check_mesh(mesh: bytes, views: Mapping[str, bytes], plans: Sequence[ModelPlan]) -> None:
         if views:
-            raise InvalidConfigError("A mesh is textured after one picture, not several.")
+            raise InvalidConfigError("Beside a mesh there can be one picture, not several.")
         for plan in plans:
-            check_textures(plan)
+            check_takes_mesh(plan)
         check_glb_mesh(mesh)
 
     def make_jobs(

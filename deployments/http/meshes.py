@@ -1,4 +1,4 @@
-"""A mesh that a request brings along, to be textured."""
+"""A mesh that a request brings along, to be textured or varied."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from deployments.http.checks import textures_meshes
+from deployments.http.checks import makes_variants, textures_meshes
 from deployments.messages import INPUT_MESH
 from deployments.plan import ModelPlan
 from dream_cad.benchmark.mesh_files import read_mesh_file
 from dream_cad.exceptions import FileFormatError, InvalidConfigError
 
 
-def check_textures(plan: ModelPlan) -> None:
-    """Refuse a model that cannot texture a mesh.
+def check_takes_mesh(plan: ModelPlan) -> None:
+    """Refuse a model that can do nothing with a mesh.
 
     Raises:
         InvalidConfigError: it makes meshes only.
     """
-    if not textures_meshes(plan):
+    if not (textures_meshes(plan) or makes_variants(plan)):
         raise InvalidConfigError(
-            f"Model {plan.name!r} makes meshes; it cannot texture one that is given.",
-            hint="GET /v1/models shows under 'textures_meshes' which models can.",
+            f"Model {plan.name!r} makes meshes; it cannot texture or vary one that is given.",
+            hint="GET /v1/models shows under 'textures_meshes' and 'makes_variants' which can.",
         )
 
 
@@ -41,7 +41,7 @@ def check_glb_mesh(content: bytes) -> None:
             raise FileFormatError("The mesh has no triangles.")
 
 
-def textured(mesh: bytes, image: bytes | None, prompt: str) -> bytes:
+def mesh_source(mesh: bytes, image: bytes | None, prompt: str) -> bytes:
     """Return what tells this mesh with this picture or prompt from others."""
     look = b"prompt " + prompt.encode() if image is None else b"image " + image
     return b"".join([b"mesh ", *(hashlib.sha256(part).digest() for part in (mesh, look))])

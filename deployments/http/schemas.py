@@ -155,8 +155,9 @@ class JobRequest(SharedFields):
     )
     mesh: str | None = Field(
         None,
-        description="A GLB to texture, base64, beside the prompt or image that says how it shall "
-        "look; or upload it as multipart. For models whose 'textures_meshes' is true.",
+        description="A GLB, base64, beside the prompt or image that says how it shall look; or "
+        "upload it as multipart. Models whose 'textures_meshes' is true paint it, those whose "
+        "'makes_variants' is true keep its coarse shape and make it anew.",
     )
 
 

@@ -137,6 +137,7 @@ class Model(Document):
     formats: tuple[str, ...] = ()
     capabilities: dict[str, Any] | None = None
     textures_meshes: bool = False
+    makes_variants: bool = False
     views: tuple[str, ...] | None = None
     options_schema: dict[str, Any] | None = None
 

@@ -228,6 +228,28 @@ class Model3D(ABC):
             hint="hunyuan3d-mini can.",
         )
 
+    @classmethod
+    def makes_variants(cls) -> bool:
+        """Return whether ``generate_variant`` is there."""
+        return False
+
+    def generate_variant(
+        self,
+        mesh: Any,
+        *,
+        prompt: str | None = None,
+        image: Any = None,
+        **kwargs: Any,
+    ) -> GenerationResult:
+        """Keep a mesh's coarse shape, and give it other details and colours.
+
+        Raises:
+            InvalidConfigError: the model starts from text and pictures only.
+        """
+        raise InvalidConfigError(
+            f"{self._name} makes no variants of a mesh that is given.", hint="trellis does."
+        )
+
     def save(self, result: GenerationResult, path: str | Path, format: str | None = None) -> str:
         """Write ``result``; see GenerationResult.save."""
         return result.save(path, format)

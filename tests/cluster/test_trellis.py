@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 
+from dream_cad.mesh.data import MeshData
+from dream_cad.mesh.export import mesh_bytes
 from dream_cad.mesh.loading import load_mesh
 from dream_cad.splats.ply import parse_ply
 from tests.cluster.conftest import Server, app_args, serving
@@ -101,3 +104,27 @@ def test_wrong_options_are_refused_at_the_door(trellis: Server) -> None:
         answer = trellis.client.post("/v1/jobs", json=body)
         assert answer.status_code == 422
         assert next(iter(options)) in answer.text
+
+
+@pytest.mark.parametrize("guide", ["prompt", "image"])
+def test_a_variant_of_a_mesh_that_is_sent(trellis: Server, tmp_path: Path, guide: str) -> None:
+    ball = trimesh.creation.icosphere(3, 0.4)
+    mesh = MeshData(np.asarray(ball.vertices, np.float32), np.asarray(ball.faces, np.int32))
+    files = {"mesh": ("ball.glb", mesh_bytes(mesh, "glb"), "model/gltf-binary")}
+    data = {"model": "trellis", "options": json.dumps({"seed": 3})}
+    if guide == "prompt":
+        data["prompt"] = PROMPT
+    else:
+        buffer = io.BytesIO()
+        picture().save(buffer, "PNG")
+        files["image"] = ("picture.png", buffer.getvalue(), "image/png")
+    answer = trellis.client.post("/v1/jobs", data=data, files=files)
+    assert answer.status_code == 202, answer.text
+    job = trellis.ended(answer.json()["id"])
+    assert job["status"] == "completed", job
+    listed = trellis.client.get(f"/v1/jobs/{job['id']}/files").json()["files"]
+    (receipt,) = (item["url"] for item in listed if item["name"] == "result.json")
+    metadata = trellis.client.get(receipt).json()["metadata"]
+    assert metadata["input"]["kind"] == "variant"
+    assert metadata["input"]["faces"] == len(ball.faces)
+    assert metadata["conditioning"] == ("text" if guide == "prompt" else "image")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 
-from deployments.http.checks import options_schema, textures_meshes, view_names
+from deployments.http.checks import makes_variants, options_schema, textures_meshes, view_names
 from deployments.http.deps import App, Reader, problems
 from deployments.http.documents import ModelDocument, ModelsDocument, StatusDocument
 from deployments.messages import ModelInfo
@@ -45,6 +45,7 @@ def _model(plan: ModelPlan, info: ModelInfo | None) -> ModelDocument:
         formats=list(FORMATS),
         capabilities=asdict(plan.capabilities) if plan.capabilities else None,
         textures_meshes=plan.is_deployed and textures_meshes(plan),
+        makes_variants=plan.is_deployed and makes_variants(plan),
         views=view_names(plan) if plan.is_deployed else None,
         draws_picture_first=plan.needs_picture,
         options_schema=options_schema(plan) if plan.is_deployed else None,

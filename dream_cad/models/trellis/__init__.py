@@ -158,6 +158,11 @@ class Trellis(ImageModel["TrellisPipeline", TrellisOptions]):
         receipt = {"input": {"kind": "views", "sha256": hashes}}
         return self._generate(Pictures(pictures), parsed, receipt, StageClock(), started, progress)
 
+    @classmethod
+    def makes_variants(cls) -> bool:
+        """Meshes are taken to start from."""
+        return True
+
     def generate_variant(
         self,
         mesh: MeshData | GenerationResult | str | Path,

@@ -1,4 +1,4 @@
-"""A mesh that is sent along to be textured, from the request to the model; P1's included."""
+"""A mesh that is sent along to be textured or varied, from request to model; P1 included."""
 
 from __future__ import annotations
 
@@ -35,6 +35,20 @@ class Painter(EchoModel):
 
     def texture_mesh(
         self, mesh: Any, *, image: Any = None, prompt: str | None = None, **options: Any
+    ) -> GenerationResult:
+        SEEN.append((len(load_mesh(mesh).faces), image, prompt))
+        return self.generate_from_text("mesh", **options)
+
+
+class Varier(EchoModel):
+    """Makes variants of meshes, and notes after what."""
+
+    @classmethod
+    def makes_variants(cls) -> bool:
+        return True
+
+    def generate_variant(
+        self, mesh: Any, *, prompt: str | None = None, image: Any = None, **options: Any
     ) -> GenerationResult:
         SEEN.append((len(load_mesh(mesh).faces), image, prompt))
         return self.generate_from_text("mesh", **options)
@@ -105,14 +119,29 @@ async def test_a_model_that_only_makes_meshes_says_so(stand: Stand) -> None:
     assert "textures meshes" in answer.text
 
 
-@pytest.mark.usefixtures("painter")
-async def test_models_say_whether_they_texture(stand: Stand) -> None:
+@pytest.mark.parametrize(
+    ("kind", "key"), [(Painter, "textures_meshes"), (Varier, "makes_variants")]
+)
+async def test_models_say_what_they_do_with_meshes(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, kind: type[EchoModel], key: str
+) -> None:
+    monkeypatch.setattr("deployments.http.checks.resolve_implementation", lambda _: kind)
     found = (await stand.client.get("/v1/models")).json()["models"]
-    assert {model["name"]: model["textures_meshes"] for model in found} == {
-        "echo": True,
-        "echo2": True,
-        "trellis": False,
-    }
+    for name in ("textures_meshes", "makes_variants"):
+        can = {model["name"]: model[name] for model in found}
+        assert can == {"echo": name == key, "echo2": name == key, "trellis": False}
+
+
+async def test_a_mesh_to_vary_is_taken_but_not_by_p1(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.http.checks.resolve_implementation", lambda _: Varier)
+    body = {"mesh": coded(GLB), "prompt": "rusty iron"}
+    answer = await stand.client.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    answer = await stand.client.post("/generate", json={**body, "texture": True, "text": "x"})
+    assert answer.status_code == 422
+    assert "textures meshes" in answer.text
 
 
 @pytest.mark.usefixtures("painter")
@@ -135,12 +164,13 @@ def test_p1_leaves_the_triangles_alone() -> None:
     assert (found.mesh, found.request.options) == (GLB, {"seed": 7})
 
 
+@pytest.mark.parametrize("kind", [Painter, Varier])
 @pytest.mark.parametrize("with_picture", [True, False])
 def test_the_model_gets_the_mesh(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_picture: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_picture: bool, kind: type[EchoModel]
 ) -> None:
-    monkeypatch.setattr("deployments.model.ModelFactory.create_model", lambda _: Painter())
-    monkeypatch.setattr("deployments.model.resolve_implementation", lambda _: Painter)
+    monkeypatch.setattr("deployments.model.ModelFactory.create_model", lambda _: kind())
+    monkeypatch.setattr("deployments.model.resolve_implementation", lambda _: kind)
     replica = ModelReplica("echo", {}, [], str(tmp_path), 0.0)
     files = {INPUT_MESH: GLB} | ({INPUT_FILE: png((16, 16))} if with_picture else {})
     replica._artifacts.publish("job-input", files)
