@@ -85,6 +85,7 @@ class AsyncClient:
         *,
         image: Image | None = None,
         images: Images | None = None,
+        mesh: Image | None = None,
         image_url: str | None = None,
         idempotency_key: str | None = None,
         **fields: Unpack[JobFields],
@@ -95,12 +96,13 @@ class AsyncClient:
             prompt: what to make; or give ``image`` (path or bytes), ``images`` or ``image_url``.
             image: a picture to start from.
             images: several of one object, in any order or by view, for models that take them.
+            mesh: a GLB (path or bytes) to texture or vary, beside the prompt or image.
             image_url: of a picture, on a host that the server lists.
             idempotency_key: the same key never makes a second job; one is made if None.
             **fields: model, options, priority, tags and so on, see ``JobFields``.
         """
         return await self._connection.send(
-            calls.submit(prompt, image, images, image_url, idempotency_key, fields)
+            calls.submit(prompt, image, images, mesh, image_url, idempotency_key, fields)
         )
 
     async def get(self, job_id: str) -> Job:
@@ -198,6 +200,7 @@ class AsyncClient:
         *,
         image: Image | None = None,
         images: Images | None = None,
+        mesh: Image | None = None,
         image_url: str | None = None,
         on_progress: Callable[[Job], object] | None = None,
         timeout_s: float | None = None,
@@ -208,7 +211,9 @@ class AsyncClient:
         The job is cancelled if the wait is interrupted; past ``timeout_s`` it goes on, and the
         error's ``details["job_id"]`` names it. Otherwise as ``submit`` and ``wait``.
         """
-        job = await self.submit(prompt, image=image, images=images, image_url=image_url, **fields)
+        job = await self.submit(
+            prompt, image=image, images=images, mesh=mesh, image_url=image_url, **fields
+        )
         try:
             ended = await self._last_state(job.id, on_progress, timeout_s)
         except GenerationTimeoutError:

@@ -81,6 +81,7 @@ def submit(
     prompt: str | None,
     image: Image | None,
     images: Images | None,
+    mesh: Image | None,
     image_url: str | None,
     key: str | None,
     fields: Mapping[str, Any],
@@ -89,9 +90,12 @@ def submit(
     if [prompt, image, images, image_url].count(None) != 3:
         raise InvalidConfigError("Give exactly one of prompt, image, images and image_url.")
     body = given({"prompt": prompt, "image_url": image_url, **fields})
-    if image is None and images is None:
+    files = [] if images is None else picture_files(images)
+    files += [
+        (name, read_image(file)) for name, file in given({"image": image, "mesh": mesh}).items()
+    ]
+    if not files:
         return _post("/v1/jobs", Job, json=body, headers=_idempotency(key))
-    files = picture_files(images) if image is None else [("image", read_image(image))]
     parts = {"data": job_form(body), "files": files}
     return _post("/v1/jobs", Job, **parts, headers=_idempotency(key))
 

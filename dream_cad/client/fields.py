@@ -96,7 +96,7 @@ def read_image(image: Image) -> tuple[str, bytes]:
     return Path(image).name, read_file(Path(image))
 
 
-def picture_files(images: Images | None) -> list[tuple[str, tuple[str, bytes]]]:
+def picture_files(images: Images) -> list[tuple[str, tuple[str, bytes]]]:
     """Return several pictures as the files of a form: ``images`` each, or ``images.front``.
 
     Raises:

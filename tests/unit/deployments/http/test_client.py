@@ -26,6 +26,7 @@ from dream_cad.exceptions import (
 )
 from tests.unit.client.both import Both
 from tests.unit.deployments.http.conftest import Stand, png
+from tests.unit.deployments.http.test_mesh_api import GLB, Painter
 
 
 @pytest.fixture
@@ -93,6 +94,24 @@ async def test_a_picture_with_everything_else(
     found = stand.queue.get_job(job.id)
     assert found is not None
     assert stand.artifacts.read(str(found.input_uri), "input") == path.read_bytes()
+
+
+@pytest.mark.parametrize("beside", [{"prompt": "rusty iron"}, {"image": png()}])
+async def test_a_mesh_is_sent_along(
+    client: Both,
+    stand: Stand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    beside: dict[str, Any],
+) -> None:
+    monkeypatch.setattr("deployments.http.checks.resolve_implementation", lambda _: Painter)
+    path = tmp_path / "chair.glb"
+    path.write_bytes(GLB)
+    job = await client.submit(mesh=path, **beside)
+    found = stand.queue.get_job(job.id)
+    assert found is not None
+    assert stand.artifacts.read(str(found.input_uri), "input.glb") == GLB
+    assert (found.policy["mesh"], found.policy["picture"]) == (True, "image" in beside)
 
 
 async def test_a_key_makes_one_job(client: Both) -> None:
