@@ -77,6 +77,10 @@ class TextToImageResult:
     unknown_words: list[str] = field(default_factory=list)
     truncated: bool = False
 
+    def facts(self) -> dict[str, Any]:
+        """Return everything but the picture, for a receipt."""
+        return {key: value for key, value in vars(self).items() if key != "image"}
+
 
 class TextToImage:
     """A diffusers text-to-image pipeline, loaded at the first picture.

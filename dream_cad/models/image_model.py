@@ -6,7 +6,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, get_args
 
@@ -249,9 +249,10 @@ class ImageModel(Model3D, Generic[PipelineType, OptionsType]):
                 progress=part_of(progress, 0.0, _PICTURE_SHARE),
                 **parsed.for_text_stage(),
             )
-        facts = {key: value for key, value in asdict(drawn).items() if key != "image"}
+        if "seed" in type(parsed).model_fields:  # one seed makes all of it again
+            parsed = parsed.model_copy(update={"seed": drawn.seed})
         source = {"kind": "text", "prompt": text, "sha256": text_sha256(text)}
-        receipt = {"seed": drawn.seed, "input": source, "text_to_image": facts}
+        receipt = {"seed": drawn.seed, "input": source, "text_to_image": drawn.facts()}
         rest = part_of(progress, _PICTURE_SHARE, 1.0)
         return self._generate(drawn.image, parsed, receipt, clock, started, rest)
 

@@ -22,8 +22,7 @@ from dream_cad.prompts import check_prompt
 from dream_cad.settings import Precision
 
 if TYPE_CHECKING:
-    from PIL import Image
-
+    from dream_cad.images.text_to_image import TextToImageResult
     from dream_cad.mesh.data import MeshData
     from dream_cad.models.hunyuan3d_mini.config import Variant
     from dream_cad.models.hunyuan3d_mini.paint.painter import PaintedMesh, TexturePainter
@@ -185,31 +184,35 @@ class Hunyuan3DMini(ImageModel["Hunyuan3DPipeline", Hunyuan3DOptions]):
             "mesh_sha256": arrays_sha256(shape.vertices, shape.faces),
         }
         parsed = self._parse(options)
+        receipt: dict[str, Any] = {"input": source}
         if prompt is None:
             parsed, picture = parsed.for_image(), load_image(image)
             source["sha256"] = image_sha256(picture)
         else:
-            picture, drawn = self._draw(prompt, parsed, clock, part_of(progress, 0.0, 0.3))
-            source |= drawn
+            text = check_prompt(prompt)
+            drawn = self._draw(text, parsed, clock, part_of(progress, 0.0, 0.3))
+            picture = drawn.image
+            source |= {"prompt": text, "sha256": text_sha256(text)}
+            receipt["text_to_image"] = drawn.facts()
+            parsed = parsed.model_copy(update={"seed": drawn.seed})
             progress = part_of(progress, 0.3, 1.0)
-        task, receipt = MeshToPaint(shape, picture), {"input": source}
-        return self._generate(task, parsed, receipt, clock, started, progress)
+        return self._generate(
+            MeshToPaint(shape, picture), parsed, receipt, clock, started, progress
+        )
 
     def _draw(
         self,
-        prompt: str,
+        text: str,
         options: Hunyuan3DOptions,
         clock: StageClock,
         progress: ProgressCallback,
-    ) -> tuple[Image.Image, dict[str, Any]]:
-        text = check_prompt(prompt)
+    ) -> TextToImageResult:
         with self._lock, clock.stage("text_to_image"):
             self.load_model()
             self._require_painter()  # before minutes go into a picture
-            drawn = self._require_text_stage().generate(
+            return self._require_text_stage().generate(
                 text, seed=options.seed, progress=progress, **options.for_text_stage()
             )
-        return drawn.image, {"prompt": text, "sha256": text_sha256(text)}
 
     def unload_model(self) -> None:
         """Drop the weights, also those of Paint and of the text stage."""

@@ -109,13 +109,11 @@ class Hunyuan3DPipeline:
         """
         network, used = self.network, options.resolve(self.config)
         steps = used.num_inference_steps or self.config.num_inference_steps
-        generator = torch.Generator(network.device).manual_seed(seed)
+        # on the CPU and in float32, so that a seed means the same everywhere
         latents = torch.randn(
             (1, used.num_latents or self.config.vae.num_latents, self.config.dit.in_channels),
-            generator=generator,
-            device=network.device,
-            dtype=network.dtype,
-        )
+            generator=torch.Generator().manual_seed(seed),
+        ).to(network.device, network.dtype)
         velocity = GuidedVelocity(network.model, condition, options.guidance_scale)
         for step, state in enumerate(sample(velocity, latents, self.config.schedule, steps), 1):
             latents = state

@@ -9,6 +9,7 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from torch import nn
 
 from dream_cad import ModelFactory
 from dream_cad.exceptions import (
@@ -27,6 +28,7 @@ from dream_cad.models.hunyuan3d_mini.schedule import GuidedVelocity, ScheduleCon
 from dream_cad.surface.marching import SurfaceMesh
 from dream_cad.surface.volume import adaptive_volume
 from tests.tiny_hunyuan3d import tiny_network, write_checkpoint
+from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_triposr import picture
 
 OPTIONS = {"seed": 3, "octree_resolution": 32}
@@ -110,6 +112,68 @@ def test_one_variants_folder_is_enough(folder: Path) -> None:
     made = Hunyuan3DMini(checkpoint=folder / "hunyuan3d-dit-v2-mini", device="cpu")
     made.load_model()
     assert made.is_loaded
+
+
+@pytest.mark.parametrize(("variant", "rows"), [("standard", 2), ("fast", 1), ("turbo", 1)])
+def test_the_condition_is_computed_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variant: Variant, rows: int
+) -> None:
+    model = Hunyuan3DMini(checkpoint=folder, device="cpu", variant=variant)
+    model.load_model()
+    network = model._require_loaded().pipeline.network
+    calls: dict[str, list[int]] = {}
+
+    def count(module: nn.Module, name: str) -> None:
+        calls[name] = []
+        module.register_forward_pre_hook(lambda _, given: calls[name].append(len(given[0])))
+
+    count(network.conditioner, "conditioner")
+    count(network.model.cond_in, "cond_in")
+    count(network.model.latent_in, "steps")
+    remember, remembered = network.vae.geo_decoder.remember, []
+    monkeypatch.setattr(
+        network.vae.geo_decoder,
+        "remember",
+        lambda latents: (remembered.append(len(latents)), remember(latents))[1],
+    )
+    model.generate_from_image(picture(), num_inference_steps=4, **OPTIONS)
+    assert calls["conditioner"] == [1]
+    assert calls["cond_in"] == [rows]
+    assert len(calls["steps"]) in (3, 4)  # a step of length zero asks nothing
+    assert set(calls["steps"]) == {rows}  # guidance is a batch of two, not two passes
+    assert remembered == [1]  # keys and values of the latents, for all points of the volume
+
+
+def test_seeds_mean_the_same_in_every_precision(model: Hunyuan3DMini, folder: Path) -> None:
+    half = Hunyuan3DMini(checkpoint=folder, device="cpu", precision="bf16")
+    drawn = []
+    for one in (model, half):
+        one.load_model()
+        pipeline = one._require_loaded().pipeline
+        condition = torch.zeros(
+            1, 4, pipeline.config.dit.context_in_dim, dtype=pipeline.network.dtype
+        )
+        options = Hunyuan3DOptions(num_inference_steps=1)
+        drawn.append(pipeline.denoise(condition, options, 5, lambda *_: None).float())
+    torch.testing.assert_close(drawn[0], drawn[1], atol=0.1, rtol=0.1)
+
+
+def test_text_goes_through_a_picture(folder: Path, tmp_path: Path) -> None:
+    drawer = save_tiny_pipeline(tmp_path / "pipeline")
+    model = Hunyuan3DMini(checkpoint=folder, device="cpu", text_to_image=drawer)
+    prompt = {"prompt": "a red chair", "remove_background": False}
+    first, again = (model.generate_from_text(**prompt, **OPTIONS) for _ in range(2))
+    assert first.metadata["input"]["prompt"] == "a red chair"
+    assert first.metadata["text_to_image"]["seed"] == 3
+    np.testing.assert_array_equal(first.vertices, again.vertices)
+    assert first.metadata["seed"] == first.metadata["text_to_image"]["seed"] == 3
+    drawn = model.generate_from_text(**prompt, octree_resolution=32)
+    seed = drawn.metadata["seed"]
+    assert drawn.metadata["text_to_image"]["seed"] == seed
+    again = model.generate_from_text(**prompt, octree_resolution=32, seed=seed)
+    np.testing.assert_array_equal(drawn.vertices, again.vertices)
+    other = model.generate_from_text("a blue vase", remove_background=False, **OPTIONS)
+    assert other.vertices.shape != first.vertices.shape or (other.vertices != first.vertices).any()
 
 
 def test_adaptive_volume_gives_the_dense_surface(
@@ -225,7 +289,7 @@ def test_an_empty_picture_is_refused(model: Hunyuan3DMini) -> None:
         {"octree_resolution": 1024},
         {"num_inference_steps": 0},
         {"guidance_scale": float("nan")},
-        {"texture": True},
+        {"texture": "gold"},
         {"picture_steps": 4},
         {"wings": 2},
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from dream_cad.exceptions import GenerationCancelledError, InvalidConfigError
 from dream_cad.mesh.data import MeshData
@@ -26,6 +27,7 @@ from dream_cad.models.hunyuan3d_mini.paint.painter import (
 from dream_cad.models.triposr import TripoSR
 from tests.tiny_hunyuan3d import write_checkpoint
 from tests.tiny_hunyuan3d_paint import write_delight, write_paint
+from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_triposr import picture
 from tests.unit.mesh.gltf import needs_validator, problems
 from tests.unit.mesh.shapes import sphere
@@ -79,6 +81,35 @@ def test_the_paint_comes_from_the_networks(
     assert set(np.unique(made.texture)) <= {199, 200}
 
 
+class OctantViews:
+    """Draws what each camera would see of a mesh whose octants are painted, from its own maps."""
+
+    def views(self, reference: Any, normals: Any, positions: Any, *_: Any, **__: Any) -> Any:
+        drawn = np.where(positions > 127, 40, 220).astype(np.uint8)
+        return np.where((positions == 255).all(axis=-1, keepdims=True), 255, drawn)
+
+
+@pytest.mark.parametrize("shape", ["ball", "torus"])
+def test_what_the_views_show_lands_where_it_was_seen(shape: str) -> None:
+    made = {"ball": trimesh.creation.icosphere(3, 0.5), "torus": trimesh.creation.torus(0.4, 0.15)}
+    solid = made[shape]
+    mesh = MeshData(np.asarray(solid.vertices, np.float32), np.asarray(solid.faces, np.int32))
+    painter = TexturePainter(OctantViews(), None, device="cpu")
+    settings = PaintSettings(texture_size=512, view_size=128, delight=False)
+    painted = painter.paint(mesh, [picture()], settings)
+    textured = painted.mesh
+    assert textured.texture is not None
+    assert textured.uv_coords is not None
+    clear = (np.abs(textured.vertices) > 0.05).all(axis=1)
+    texel = np.clip((textured.uv_coords[clear] * 512).astype(int), 0, 511)
+    seen = textured.texture[511 - texel[:, 1], texel[:, 0]] > 130
+    # Positions are stored as 0.5 - p, in the axes (-x, z, -y) of the renders.
+    axes = textured.vertices[clear][:, [0, 2, 1]] * np.float32([-1, 1, -1])
+    is_right = (seen == (axes > 0)).all(axis=1)
+    assert clear.sum() > 200
+    assert is_right.mean() > 0.97
+
+
 def test_a_given_mesh_keeps_its_place(model: Hunyuan3DMini, tmp_path: Path) -> None:
     ball = sphere(2)
     ball = replace(ball, vertices=ball.vertices * 3 + np.float32([5, 0, -2]))
@@ -110,6 +141,30 @@ def test_the_light_is_taken_out_on_request(model: Hunyuan3DMini) -> None:
     with pytest.raises(GenerationCancelledError):
         model.texture_mesh(sphere(1), image=picture(), progress=watch, **SMALL | {"delight": True})
     assert not any(stage.startswith("paint") for stage in seen)
+
+
+def test_every_network_runs_from_prompt_to_texture(tmp_path: Path) -> None:
+    """The standard variant of Paint, with the real delight, after a picture drawn from a prompt."""
+    root = write_checkpoint(tmp_path / "weights")
+    write_delight(write_paint(root, "standard"))
+    model = Hunyuan3DMini(
+        checkpoint=root,
+        device="cpu",
+        paint_variant="standard",
+        text_to_image=save_tiny_pipeline(tmp_path / "pipeline"),
+    )
+    stages: list[str] = []
+    options = SMALL | {"delight": True, "remove_background": False}
+    made = model.texture_mesh(
+        sphere(1), prompt="rust", progress=lambda _, stage: stages.append(stage), **options
+    )
+    assert made.texture is not None
+    assert made.texture.reshape(-1, 3).std(axis=0).min() > 1
+    assert made.metadata["paint"]["variant"] == "standard"
+    assert made.metadata["text_to_image"]["license"] == "Apache-2.0"
+    words = [stage.split(" ")[0] for stage in stages]
+    order = [words.index(name) for name in ("text_to_image", "delight", "paint")]
+    assert order == sorted(order)
 
 
 def test_progress_rises_to_the_end(model: Hunyuan3DMini) -> None:
