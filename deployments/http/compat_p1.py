@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.http.body import Submission, decode_base64, decode_image
-from deployments.http.checks import takes_option, textures_meshes
+from deployments.http.checks import takes_option
+from deployments.http.meshes import painter_among
 from deployments.http.schemas import JobRequest
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import InvalidConfigError
@@ -68,16 +69,7 @@ def plan_for(fields: P1Request, plans: Mapping[str, ModelPlan], default: str) ->
     Raises:
         InvalidConfigError: a mesh is to be textured, and no model that is served can.
     """
-    if fields.mesh is None:
-        return plans[default]
-    served = sorted(plans.values(), key=lambda plan: plan.name != default)
-    for plan in served:
-        if plan.is_deployed and textures_meshes(plan):
-            return plan
-    raise InvalidConfigError(
-        "No model that is served here textures meshes.",
-        hint="Send text or image without mesh, or have hunyuan3d-mini served.",
-    )
+    return plans[default] if fields.mesh is None else painter_among(plans, default)
 
 
 def _options(fields: P1Request, plan: ModelPlan, *, is_text: bool) -> dict[str, Any]:

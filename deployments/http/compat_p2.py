@@ -129,6 +129,49 @@ def refine_submission(fields: TextTo3D, plan: ModelPlan, preview: GenerationJob)
         JobStateError: the preview is not done.
         InvalidConfigError: it is no preview, or no model here does what is asked.
     """
+    _check_refinable(preview)
+    asked = {name: value for name, value in _options(fields, plan).items() if value is not None}
+    options = {**preview.config, **asked, "texture": True}
+    return Submission(_request(fields, plan, options, REFINE, prompt=preview.prompt), None)
+
+
+def names_texture(fields: _P2Request) -> bool:
+    """Return whether a prompt or picture of its own says how the texture shall look."""
+    return bool(fields.texture_prompt or fields.texture_image_url)
+
+
+def texture_submission(
+    fields: TextTo3D, plan: ModelPlan, preview: GenerationJob, mesh: bytes
+) -> Submission:
+    """Return the request that textures a preview's mesh after a prompt or picture of its own.
+
+    Args:
+        fields: of the refinement.
+        plan: of a model that textures meshes.
+        preview: the task.
+        mesh: its GLB.
+
+    Raises:
+        JobStateError: the preview is not done.
+        InvalidConfigError: it is no preview, both or a URL that is no data URI are given.
+    """
+    _check_refinable(preview)
+    if fields.texture_prompt and fields.texture_image_url:
+        raise InvalidConfigError("Send either texture_prompt or texture_image_url.")
+    options = {"seed": fields.seed}
+    if not fields.texture_image_url:
+        request = _request(fields, plan, options, REFINE, prompt=fields.texture_prompt or "")
+        return Submission(request, None, mesh=mesh)
+    if not fields.texture_image_url.startswith("data:"):
+        raise InvalidConfigError(
+            "texture_image_url must be a data URI.",
+            hint="Send the picture itself, as data:image/png;base64,...",
+        )
+    picture = decode_image(fields.texture_image_url)
+    return Submission(_request(fields, plan, options, REFINE), picture, mesh=mesh)
+
+
+def _check_refinable(preview: GenerationJob) -> None:
     if task_type(preview) != PREVIEW:
         raise InvalidConfigError(f"Task {preview.id} is no preview.")
     if preview.status is not JobStatus.COMPLETED:
@@ -136,18 +179,15 @@ def refine_submission(fields: TextTo3D, plan: ModelPlan, preview: GenerationJob)
             f"Task {preview.id} is {_STATUSES[preview.status]}.",
             hint="Refine it once it SUCCEEDED.",
         )
-    asked = {name: value for name, value in _options(fields, plan).items() if value is not None}
-    options = {**preview.config, **asked, "texture": True}
-    return Submission(_request(fields, plan, options, REFINE, prompt=preview.prompt), None)
 
 
 def _options(fields: _P2Request, plan: ModelPlan) -> dict[str, Any]:
     if fields.topology == "quad":
         raise InvalidConfigError("No model here makes quads.", hint="Send topology 'triangle'.")
-    if fields.texture_prompt or fields.texture_image_url:
+    if names_texture(fields):
         raise InvalidConfigError(
-            "Texturing after a prompt or picture of its own is not supported by this server.",
-            hint="Leave texture_prompt and texture_image_url out.",
+            "texture_prompt and texture_image_url say how a refinement shall look.",
+            hint="Send them with mode 'refine' and the preview_task_id.",
         )
     wanted: dict[str, Any] = {"seed": fields.seed}
     if fields.should_remesh:

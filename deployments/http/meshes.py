@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from deployments.http.checks import makes_variants, textures_meshes
@@ -24,6 +25,21 @@ def check_takes_mesh(plan: ModelPlan) -> None:
             f"Model {plan.name!r} makes meshes; it cannot texture or vary one that is given.",
             hint="GET /v1/models shows under 'textures_meshes' and 'makes_variants' which can.",
         )
+
+
+def painter_among(plans: Mapping[str, ModelPlan], preferred: str) -> ModelPlan:
+    """Return a served model that textures meshes: the preferred one if it does.
+
+    Raises:
+        InvalidConfigError: no model that is served does.
+    """
+    for plan in sorted(plans.values(), key=lambda plan: plan.name != preferred):
+        if plan.is_deployed and textures_meshes(plan):
+            return plan
+    raise InvalidConfigError(
+        "No model that is served here textures meshes.",
+        hint="Leave mesh, texture_prompt and texture_image_url out, or have hunyuan3d-mini served.",
+    )
 
 
 def check_glb_mesh(content: bytes) -> None:

@@ -18,14 +18,17 @@ from deployments.http.compat_p2 import (
     TaskKind,
     TextTo3D,
     image_submission,
+    names_texture,
     refine_submission,
     tag_of,
     task_document,
     text_submission,
+    texture_submission,
 )
 from deployments.http.deps import App, Reader, Submitter
 from deployments.http.download import BINARY, Download
 from deployments.http.errors import MESSAGE_ERRORS
+from deployments.http.meshes import painter_among
 from deployments.http.results import media_type, media_type_of, result_key
 from deployments.http.services import Services
 from deployments.http.signed_links import is_signed, sign
@@ -174,7 +177,11 @@ async def _refinement(fields: TextTo3D, app: Services, who: Principal) -> Submis
         raise InvalidConfigError("mode 'refine' needs a preview_task_id.")
     preview = (await _task(app, fields.preview_task_id, "text-to-3d", who)).job
     plan = app.plans.get(preview.model_name) or _plan(app)
-    return refine_submission(fields, plan, preview)
+    if not names_texture(fields):
+        return refine_submission(fields, plan, preview)
+    painter = painter_among(app.plans, plan.name)
+    mesh = await app.results.read_mesh(result_key(preview), "glb")
+    return texture_submission(fields, painter, preview, mesh)
 
 
 async def _queue(submission: Submission, app: Services, who: Principal) -> TaskId:

@@ -12,10 +12,12 @@ import pytest
 
 from deployments.http.compat_p2 import ImageTo3D, TextTo3D, image_submission, text_submission
 from deployments.http.signed_links import is_signed, sign
+from deployments.messages import INPUT_MESH
 from deployments.plan import ModelPlan
 from dream_cad.exceptions import InvalidConfigError
 from dream_cad.models.triposr.options import TripoSROptions
 from tests.unit.deployments.http.conftest import Stand, png
+from tests.unit.deployments.http.test_mesh_api import Painter
 
 TEXT, IMAGE = "/openapi/v2/text-to-3d", "/openapi/v1/image-to-3d"
 PREVIEW = {"mode": "preview", "prompt": "a red chair", "seed": 7, "art_style": "realistic"}
@@ -115,6 +117,51 @@ async def test_listing_by_numbered_pages(stand: Stand) -> None:
     assert await page(4) == []
     assert len((await stand.client.get(IMAGE)).json()) == 1
     message(await stand.client.get(f"{TEXT}?page_num=0"), 422)
+
+
+@pytest.fixture
+def painter(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.http.checks.resolve_implementation", lambda _: Painter)
+
+
+async def refine(stand: Stand, **look: str) -> httpx.Response:
+    preview = await create(stand)
+    stand.complete()
+    body = {"mode": "refine", "preview_task_id": preview, "seed": 5, **look}
+    return await stand.client.post(TEXT, json=body)
+
+
+@pytest.mark.usefixtures("painter")
+@pytest.mark.parametrize("kind", ["prompt", "picture"])
+async def test_a_refinement_is_textured_as_it_says(stand: Stand, kind: str) -> None:
+    data = "data:image/png;base64," + base64.b64encode(png()).decode()
+    look = {"texture_prompt": "rusty iron"} if kind == "prompt" else {"texture_image_url": data}
+    answer = await refine(stand, **look)
+    assert answer.status_code == 202, answer.text
+    job = stand.queue.get_job(answer.json()["result"])
+    assert job is not None
+    assert job.prompt == look.get("texture_prompt", "")
+    assert (job.policy["mesh"], job.policy["picture"]) == (True, kind == "picture")
+    assert stand.artifacts.read(str(job.input_uri), INPUT_MESH)[:4] == b"glTF"
+    done = await task(stand, job.id)
+    assert (done["type"], done["seed"]) == ("text-to-3d-refine", 5)
+
+
+@pytest.mark.usefixtures("painter")
+@pytest.mark.parametrize(
+    ("look", "why"),
+    [
+        ({"texture_image_url": "https://example.org/x.png"}, "data URI"),
+        ({"texture_image_url": "data:image/png;base64,!"}, "base64"),
+        ({"texture_prompt": "x", "texture_image_url": "data:image/png;base64,AA"}, "either"),
+    ],
+)
+async def test_looks_that_are_refused(stand: Stand, look: dict[str, str], why: str) -> None:
+    assert why in message(await refine(stand, **look), 422)
+
+
+async def test_no_model_here_paints(stand: Stand) -> None:
+    assert "textures meshes" in message(await refine(stand, texture_prompt="rust"), 422)
 
 
 async def test_failure_and_cancellation(stand: Stand) -> None:
