@@ -28,6 +28,8 @@ class NoopOptions(BaseModel):
 
     work_s: float = Field(0.0, ge=0.0, le=60.0, description="Seconds to take.")
     log: str | None = Field(None, description="File that takes a line for each start.")
+    steps: int = Field(0, ge=0, le=1000, description="Reports of progress, evenly over the work.")
+    step_log: str | None = Field(None, description="File that takes a line for each report.")
 
 
 @register_model(NAME, ModelCapabilities(min_vram_gb=0.0, recommended_vram_gb=0.0))
@@ -50,7 +52,14 @@ class NoopModel(Model3D):
         if wishes.log is not None:
             with Path(wishes.log).open("a") as log:
                 log.write(f"{time.monotonic():.6f} {wishes.work_s} {prompt}\n")
-        time.sleep(wishes.work_s)
+        for step in range(1, wishes.steps + 1):
+            time.sleep(wishes.work_s / wishes.steps)
+            if wishes.step_log is not None:
+                with Path(wishes.step_log).open("a") as log:
+                    log.write(f"{time.monotonic():.6f} {step}\n")
+            progress(step / wishes.steps, f"step {step}/{wishes.steps}")
+        if not wishes.steps:
+            time.sleep(wishes.work_s)
         return GenerationResult(
             vertices=np.eye(3, dtype=np.float32),
             faces=np.array([[0, 1, 2]], dtype=np.int32),

@@ -26,8 +26,11 @@ def figures(cost: float, share: float, redone: int, growth: float) -> dict[str, 
     return {
         "overhead": {"stl": run, "glb": run},
         "rate": {
-            "is_steady": True,
-            "batches": [{"actors": actors, "share_of_actors_rate": share} for actors in (1, 2)],
+            "0.1 s": {
+                "is_steady": True,
+                "batches": [{"actors": actors, "share_of_actors_rate": share} for actors in (1, 2)],
+            },
+            "machine": {},
         },
         "kill": {"runs": [kill]},
         "memory": {"rows": 1_000_000, "growth_mib_a_million_rows": growth},
@@ -79,7 +82,7 @@ def test_the_steady_model_logs_burns_and_makes_nothing_on_demand(tmp_path: Path)
 
 def test_a_machine_that_others_used_meets_no_rate() -> None:
     found = figures(1.9, 0.96, 0, 60.0)
-    found["rate"]["is_steady"] = False
+    found["rate"]["0.1 s"]["is_steady"] = False
     assert not any(met for name, met in judge(found).items() if name.startswith("rate"))
 
 
