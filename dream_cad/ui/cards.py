@@ -12,7 +12,7 @@ _GOOD_AT = {
     "triposr": "Quick drafts with colours from one picture or a prompt.",
     "stable-fast-3d": "Textured objects with materials, ready for a game engine.",
     "trellis": "Detailed shapes with texture; takes several views.",
-    "hunyuan3d-mini": "Clean, detailed shapes without colour; good for printing.",
+    "hunyuan3d-mini": "Clean, detailed shapes, painted on request; good for printing.",
     "mvdream": "Imaginative objects from words alone.",
 }
 _ORDER_WITH_GPU = ("trellis", "hunyuan3d-mini", "stable-fast-3d", "triposr", "mvdream")

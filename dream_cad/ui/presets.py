@@ -57,8 +57,8 @@ PRESETS = (
         "splats",
         "Splats",
         "By way of Gaussian splats, which carry fine colour.",
-        {"reconstruction": "lgm", "representation": "gaussian"},
-        needs=(("reconstruction", "lgm"), ("representation", "gaussian")),
+        {"reconstruction": "lgm", "representation": "gaussian_splatting"},
+        needs=(("reconstruction", "lgm"), ("representation", "gaussian_splatting")),
     ),
 )
 

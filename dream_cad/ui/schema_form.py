@@ -50,6 +50,10 @@ def _field(name: str, entry: Mapping[str, Any], definitions: Mapping[str, Any]) 
     shape = next((part for part in parts if part.get("type") != "null"), None)
     if shape is None:
         return None
+    default = entry.get("default")
+    items = _resolved(shape.get("items", {}), definitions)
+    if shape.get("type") == "array" and "enum" in items:  # several may be chosen: one is asked for
+        shape, default = items, next(iter(default or ()), None)
     kind = _kind(shape)
     if kind is None:
         return None
@@ -58,7 +62,7 @@ def _field(name: str, entry: Mapping[str, Any], definitions: Mapping[str, Any]) 
         kind=kind,
         label=name.replace("_", " ").capitalize(),
         description=str(entry.get("description", "")),
-        default=entry.get("default"),
+        default=default,
         least=shape.get("minimum", shape.get("exclusiveMinimum")),
         most=shape.get("maximum", shape.get("exclusiveMaximum")),
         choices=tuple(str(choice) for choice in shape.get("enum", ()) if choice is not None),

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dream_cad.exceptions import InvalidConfigError
+from dream_cad.models.built_in import BUILT_IN_IMPLEMENTATIONS
+from dream_cad.models.registry import resolve_implementation
 from dream_cad.ui.options_panel import panel_html
 from dream_cad.ui.presets import PRESETS, is_offered, preset, values_for
 from dream_cad.ui.schema_form import fields_of, form_html, read_answers
@@ -91,6 +93,32 @@ def test_splats_are_offered_where_a_model_makes_them() -> None:
     assert is_offered(splats, lgm)
     assert values_for(splats, lgm) == {"reconstruction": "lgm"}
     assert all(is_offered(entry, []) for entry in PRESETS if not entry.needs)
+
+
+def test_every_registered_model_gets_the_presets_it_can_do() -> None:
+    offered = {}
+    for name in BUILT_IN_IMPLEMENTATIONS:
+        options = resolve_implementation(name).options_model()
+        assert options is not None
+        fields = fields_of(options.model_json_schema())
+        splats = preset("splats")
+        if is_offered(splats, fields):
+            values = values_for(splats, fields)
+            offered[name] = values
+            options.model_validate(values)  # what the preset asks for is legal
+    assert offered == {
+        "mvdream": {"reconstruction": "lgm"},
+        "trellis": {"representation": "gaussian_splatting"},
+    }
+
+
+def test_one_of_several_is_a_choice() -> None:
+    options = resolve_implementation("trellis").options_model()
+    assert options is not None
+    (field,) = (f for f in fields_of(options.model_json_schema()) if f.name == "representation")
+    assert (field.kind, field.default) == ("choice", "mesh")
+    assert field.choices == ("mesh", "nerf", "gaussian_splatting", "slat")
+    assert "usual (mesh)" in form_html([field], {})
 
 
 def test_the_panel_leaves_out_what_concerns_only_words() -> None:
