@@ -73,6 +73,16 @@ class Desk:
         name = f"{file_stem(job)}.{format}"
         return await self.shelf.get((self._visitor(request), job.id, format), name, fetch)
 
+    async def file(self, request: Any, job: Job, name: str) -> Path:
+        """Return a local copy of another file of a result: views, splats, a latent."""
+
+        async def fetch(path: Path) -> Path:
+            async with self.client(request) as client:
+                return await client.fetch_file(job.id, name, path)
+
+        key = (self._visitor(request), job.id, "file", name)
+        return await self.shelf.get(key, f"{file_stem(job)}-{_plain(name)}", fetch)
+
     async def preview(self, request: Any, job: Job) -> Path:
         """Return a local file with a completed job's turntable picture."""
 
@@ -109,6 +119,11 @@ def file_stem(job: Job) -> str:
 def file_url(path: Path) -> str:
     """Return where the browser finds a file of the shelf, relative to the page."""
     return f"gradio_api/file={path}"
+
+
+def _plain(name: str) -> str:
+    """Return a file's name without anything that could lead elsewhere."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".-") or "file"
 
 
 def _slug(text: str) -> str:

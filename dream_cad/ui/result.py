@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,6 +17,10 @@ _FORMATS = {
     "usdz": "for Apple devices",
     "zip": "everything that the profile makes",
 }
+
+FILE = "file:"
+"""Begins, among the formats of downloads, the name of another file of the result."""
+_OWN_FILES = {"preview.png", "result.json", "package.zip"}
 
 
 def empty_stage_html() -> str:
@@ -60,12 +64,21 @@ def caption(job: Job, receipt: Mapping[str, Any]) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def downloads_html(formats: Sequence[str]) -> str:
-    """Return a button for each format."""
+def extra_files(names: Iterable[str]) -> list[str]:
+    """Return, of a result's files, those that are no format of the mesh and not about it."""
+    return [name for name in names if name not in _OWN_FILES and not name.startswith("mesh.")]
+
+
+def downloads_html(formats: Sequence[str], files: Sequence[str] = ()) -> str:
+    """Return a button for each format, and for each other file that the model made."""
     buttons = "".join(
         f'<button type="button" data-format="{escape(name)}" '
         f'title="{escape(_FORMATS.get(name, ""))}">{escape(name.upper())}</button>'
         for name in formats
+    )
+    buttons += "".join(
+        f'<button type="button" data-format="{FILE}{escape(name)}">{escape(name)}</button>'
+        for name in files
     )
     return f'<div class="dc-downloads" role="group" aria-label="Download">{buttons}</div>'
 

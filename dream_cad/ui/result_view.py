@@ -11,7 +11,14 @@ from dream_cad.exceptions import DreamCadError
 from dream_cad.ui.desk import PACKAGE, Desk, file_url
 from dream_cad.ui.findings import measured_html
 from dream_cad.ui.progress import error_html
-from dream_cad.ui.result import download_html, downloads_html, empty_stage_html, stage_html
+from dream_cad.ui.result import (
+    FILE,
+    download_html,
+    downloads_html,
+    empty_stage_html,
+    extra_files,
+    stage_html,
+)
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Of every event: our own panels tell of progress, and the API is the server's, not the page's."""
@@ -70,19 +77,25 @@ class ResultView:
         async with self._desk.client(request) as client:
             receipt = await client.receipt(job.id)
             listed = await client.models()
+            stored = await client.files(job.id)
         formats = next((model.formats for model in listed.models if model.name == job.model), ())
         if job.options.get("profile"):
             formats = (*formats, PACKAGE)
         stage = stage_html(file_url(path), job, receipt)
         shown = gr.update(visible=True)
-        return job.id, stage, downloads_html(formats or ("glb",)), "", shown, ""
+        files = extra_files(file.name for file in stored)
+        return job.id, stage, downloads_html(formats or ("glb",), files), "", shown, ""
 
     async def download(self, job_id: str, event: gr.EventData, request: gr.Request) -> str:
         """Return a link that the page follows at once."""
         try:
             async with self._desk.client(request) as client:
                 job = await client.get(job_id)
-            path = await self._desk.result(request, job, str(event._data.get("format")))
+            wanted = str(event._data.get("format"))
+            if wanted.startswith(FILE):
+                path = await self._desk.file(request, job, wanted.removeprefix(FILE))
+            else:
+                path = await self._desk.result(request, job, wanted)
         except DreamCadError as error:
             return error_html(error)
         return download_html(file_url(path), path.name)

@@ -87,6 +87,8 @@ def test_a_chair_in_every_look_and_format(browser: Browser, server: Server) -> N
             button = page.get_by_role("button", name=name, exact=True)
             path = fetch(page, name, button.click)
             counts.add(len(faces_of(path)))
+        drawn = page.get_by_role("button", name="picture.png", exact=True)
+        assert fetch(page, "drawn", drawn.click).read_bytes()[1:4] == b"PNG"
         assert len(counts) == 1
         assert counts.pop() > 500
 

@@ -17,7 +17,7 @@ from dream_cad.ui.cards import cards_html, good_at, suggest, takes_image, takes_
 from dream_cad.ui.desk import Desk, file_stem
 from dream_cad.ui.findings import measured_html
 from dream_cad.ui.progress import error_html, job_html
-from dream_cad.ui.result import caption, downloads_html, stage_html
+from dream_cad.ui.result import caption, downloads_html, extra_files, stage_html
 from dream_cad.ui.shelf import Shelf
 
 GPU = {"nodes": [{"alive": True, "resources": {"GPU": 1.0, "CPU": 4.0}}]}
@@ -92,6 +92,14 @@ def test_a_result_names_its_checkpoint_and_seed() -> None:
     assert file_stem(job) == "a-red-chair-456789"
     assert file_stem(Job(id="0123456789", status="completed")) == "mesh-456789"
     assert downloads_html(["glb", "stl"]).count("data-format") == 2
+
+
+def test_what_the_model_made_beside_the_mesh_can_be_downloaded() -> None:
+    stored = ["mesh.glb", "mesh.stl", "preview.png", "result.json", "splats.ply", "views.png"]
+    assert extra_files(stored) == ["splats.ply", "views.png"]
+    html = downloads_html(["glb"], ["splats.ply", '<b>"'])
+    assert 'data-format="file:splats.ply"' in html
+    assert "&lt;b&gt;&quot;" in html
 
 
 async def test_the_report_explains_each_score(tmp_path: Path) -> None:
