@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from dream_cad.exceptions import InvalidConfigError
 
-Kind = Literal["integer", "number", "boolean", "choice", "text"]
+Kind = Literal["integer", "number", "boolean", "choice", "text", "numbers"]
 
 _LONG_TEXT = frozenset({"negative_prompt"})
 _FIRST = ("seed", "resolution", "octree_resolution", "num_inference_steps", "guidance_scale")
@@ -80,6 +80,9 @@ def _resolved(part: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mappin
 def _kind(shape: Mapping[str, Any]) -> Kind | None:
     if "enum" in shape:
         return "choice"
+    if shape.get("type") == "array":
+        parts = [*shape.get("prefixItems", ()), shape.get("items") or {}]
+        return "numbers" if {"integer", "number"} & {part.get("type") for part in parts} else None
     kinds: dict[str, Kind] = {
         "integer": "integer",
         "number": "number",
@@ -132,6 +135,8 @@ def _control(field: Field, value: Any, identifier: str) -> str:
         if field.name in _LONG_TEXT:
             return f'<textarea {common} rows="2" placeholder="none">{shown}</textarea>'
         return f'<input {common} type="text" value="{shown}" placeholder="{placeholder}">'
+    if field.kind == "numbers":
+        return f'<input {common} type="text" value="{shown}" placeholder="{placeholder}">'
     limits = "".join(
         f' {name}="{limit:.10g}"'
         for name, limit in (("min", field.least), ("max", field.most))
@@ -166,7 +171,8 @@ def read_answers(fields: list[Field], answers: Mapping[str, Any]) -> dict[str, A
     """Return the options of a filled-in form; what was left empty is left to the server.
 
     Raises:
-        InvalidConfigError: an answer is no number. Limits are checked by the server.
+        InvalidConfigError: an answer is no number, or no numbers with commas between them. Limits
+            are checked by the server.
     """
     by_name = {field.name: field for field in fields}
     return {
@@ -182,7 +188,10 @@ def _value(field: Field, text: str) -> Any:
     if field.kind in ("choice", "text"):
         return text
     try:
+        if field.kind == "numbers":
+            return [float(part) for part in text.split(",")]
         return int(text) if field.kind == "integer" else float(text)
     except ValueError as error:
-        kind = "a whole number" if field.kind == "integer" else "a number"
+        kinds = {"integer": "a whole number", "numbers": "numbers with commas between them"}
+        kind = kinds.get(field.kind, "a number")
         raise InvalidConfigError(f"{field.label} is {text[:40]!r}; it must be {kind}.") from error

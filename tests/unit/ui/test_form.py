@@ -22,6 +22,7 @@ SCHEMA = {
         "negative_prompt": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
         "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}], "default": None},
         "weights": {"type": "array", "items": {"type": "number"}},
+        "names": {"type": "array", "items": {"type": "string"}},
     },
     "$defs": {"Scheduler": {"enum": ["ddim", "euler"], "type": "string"}},
 }
@@ -30,7 +31,8 @@ SCHEMA = {
 def test_fields_follow_the_schema_and_the_usual_ones_come_first() -> None:
     fields = {field.name: field for field in fields_of(SCHEMA)}
     assert list(fields)[:2] == ["seed", "resolution"]
-    assert "weights" not in fields  # a list has no input; the server's default holds
+    assert fields["weights"].kind == "numbers"
+    assert "names" not in fields  # a list of texts has no input; the server's default holds
     assert (fields["resolution"].least, fields["resolution"].most) == (32, 128)
     assert fields["threshold"].least == 0.0
     assert fields["scheduler"].choices == ("ddim", "euler")
@@ -119,6 +121,30 @@ def test_one_of_several_is_a_choice() -> None:
     assert (field.kind, field.default) == ("choice", "mesh")
     assert field.choices == ("mesh", "nerf", "gaussian_splatting", "slat")
     assert "usual (mesh)" in form_html([field], {})
+
+
+def test_pairs_of_numbers_are_written_with_a_comma() -> None:
+    options = resolve_implementation("trellis").options_model()
+    assert options is not None
+    fields = fields_of(options.model_json_schema())
+    (field,) = (field for field in fields if field.name == "structure_interval")
+    assert (field.kind, field.default) == ("numbers", None)
+    assert 'type="text"' in form_html([field], {})
+    found = read_answers(fields, {"structure_interval": "0.5, 1"})
+    assert found == {"structure_interval": [0.5, 1.0]}
+    options.model_validate(found)
+    with pytest.raises(InvalidConfigError, match="commas"):
+        read_answers(fields, {"structure_interval": "half"})
+
+
+def test_every_option_of_every_model_has_a_field() -> None:
+    for name in BUILT_IN_IMPLEMENTATIONS:
+        options = resolve_implementation(name).options_model()
+        assert options is not None
+        missing = options.model_fields.keys() - {
+            f.name for f in fields_of(options.model_json_schema())
+        }
+        assert missing == set(), name
 
 
 def test_the_panel_leaves_out_what_concerns_only_words() -> None:
