@@ -16,7 +16,7 @@ from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.long
 
-JOBS = 520
+JOBS = 1200  # hundreds must still wait when the last fault comes
 PARTS = ("model-echo", "mesh-finisher", "router", "gateway")
 
 
